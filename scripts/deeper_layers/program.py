@@ -1,0 +1,112 @@
+"""What every command-line program of ``scripts/`` shares: a log file that is complete, progress for
+the person who watches, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from .errors import UserError
+
+_screen = sys.stderr  # where a person looks, even when the log takes stdout and stderr
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with the options that every program has (``--log``)."""
+    p = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("--log", type=Path, help="write everything to this file, only progress to the terminal")
+    return p
+
+
+def run(main: Callable[[argparse.Namespace], None], p: argparse.ArgumentParser) -> None:
+    """Parse the command line and call ``main(arguments)``; a UserError becomes one line and status 1."""
+    arguments = p.parse_args()
+    if arguments.log:
+        _log_to(arguments.log)
+    try:
+        main(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _log_to(path: Path) -> None:
+    """Send file descriptors 1 and 2 to ``path`` (libraries written in C included), the screen apart."""
+    global _screen
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _screen = os.fdopen(os.dup(2), "w", buffering=1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout.reconfigure(line_buffering=True)
+    print("$", " ".join(sys.argv))
+
+
+class Progress:
+    """How far a long stage is and how long it will take: a bar on a terminal, else a line now and then.
+
+    >>> with Progress("healing embedded drop_6-9", total=150, unit="step") as progress:
+    ...     progress.update(1)
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "sample", every: float = 10.0):
+        self.what, self.total, self.unit, self.every = what, total, unit, every
+        self.done, self.started, self._said = 0, time.monotonic(), time.monotonic()
+        self.bar = None
+        if _screen.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=what, unit=unit, file=_screen, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, failed, *_) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif not failed:
+            self._say(f"done in {_clock(time.monotonic() - self.started)}")
+
+    def update(self, step: int = 1, note: str = "") -> None:
+        """Count ``step`` more units; ``note`` is a short extra, such as the loss."""
+        self.done += step
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(step)
+            return
+        now = time.monotonic()
+        if now - self._said >= self.every and self.done < self.total:
+            self._said = now
+            left = (now - self.started) / max(self.done, 1) * (self.total - self.done)
+            self._say(f"{100 * self.done / self.total:.0f} %, {_clock(left)} left" + (note and f", {note}"))
+
+    def _say(self, text: str) -> None:
+        line = f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}"
+        print(line, file=_screen, flush=True)
+        if _screen is not sys.stderr:
+            print(line, flush=True)
+
+
+def track(items: Iterable, what: str, total: int | None = None, unit: str = "sample") -> Iterator:
+    """Iterate over ``items`` under a Progress."""
+    with Progress(what, len(items) if total is None else total, unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+def _clock(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"

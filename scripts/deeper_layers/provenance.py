@@ -1,0 +1,36 @@
+"""Where a number came from: versions, device, seconds and peak memory, for every JSON we write."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from . import __version__
+
+PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "lm-eval", "datasets", "safetensors"]
+_started = time.monotonic()
+
+
+def provenance(**facts) -> dict:
+    """``facts`` of the caller plus ``versions``, ``device``, ``seconds`` since the process started and
+    ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports nothing heavy:
+    the device is asked only of a torch that is already loaded."""
+    versions = {"deeper-layers": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    out = dict(facts)
+    out["versions"] = versions
+    out["device"] = platform.machine()
+    out["seconds"] = round(time.monotonic() - _started, 2)
+    out["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        out["device"] = torch.cuda.get_device_name()
+        out["peak_cuda_bytes"] = torch.cuda.max_memory_allocated()
+    return out
