@@ -1,0 +1,75 @@
+"""Load a checkpoint folder: one place decides device, precision and what counts as a fault."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import UserError
+
+transformers.logging.disable_progress_bar()
+
+PRECISIONS = ("fp32", "bf16", "nf4")
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with ``threads`` threads. Tiny models are fastest, and the same, with one."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def quantisation():
+    """NF4 as the authors evaluate: double quantisation, bf16 compute (fp32 on a CPU, where bf16 is slow)."""
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if device().type == "cuda" else torch.float32,
+    )
+
+
+def load_model(
+    folder: str | Path, precision: str = "fp32", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The causal language model in ``folder``, in eval mode, on the GPU if there is one.
+
+    ``precision`` is ``fp32``, ``bf16`` or ``nf4`` (bitsandbytes). Raises UserError if the weights lack
+    or have more tensors than the architecture.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
+    how = {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32}
+    if precision == "nf4":
+        how = {"quantization_config": quantisation(), "dtype": quantisation().bnb_4bit_compute_dtype}
+    if not os.path.isfile(os.path.join(folder, "config.json")):
+        raise UserError(f"{folder} is not a checkpoint: it has no config.json")
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        device_map={"": device()},
+        output_loading_info=True,
+        **how,
+    )
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(fault):
+            raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``; its padding token is the end-of-text token if it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,87 @@
+"""Tokenised documents in one memory-mapped file that every stage of a model shares.
+
+The file is a safetensors file with ``ids`` (int32, [N], all documents end to end) and ``offsets``
+(int64, [D + 1]): document d is ``ids[offsets[d]:offsets[d + 1]]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UserError
+from .files import replacing
+
+
+class Tokens:
+    """Read-only view of a token file; only the documents asked for are read from disk."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"token file {path} does not exist")
+        with open(self.path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+
+        def column(name: str, dtype) -> np.ndarray:
+            start, end = header[name]["data_offsets"]
+            shape = ((end - start) // np.dtype(dtype).itemsize,)
+            if shape == (0,):
+                return np.empty(0, dtype)
+            return np.memmap(self.path, dtype, mode="r", offset=8 + size + start, shape=shape)
+
+        self.ids = column("ids", np.int32)
+        self.offsets = np.array(column("offsets", np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, document: int) -> np.ndarray:
+        """Token ids of one document, int64 [T]."""
+        if not 0 <= document < len(self):
+            raise IndexError(document)
+        return self.ids[self.offsets[document] : self.offsets[document + 1]].astype(np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of every document, int64 [D]."""
+        return np.diff(self.offsets)
+
+
+def write_tokens(path: str | Path, documents: Iterable[Iterable[int]]) -> None:
+    """Write a token file. Empty documents are left out."""
+    from safetensors.numpy import save_file
+
+    ids = [np.asarray(d, dtype=np.int32) for d in documents]
+    ids = [d for d in ids if len(d)]
+    if not ids:
+        raise UserError(f"no text to tokenise for {path}: every document is empty")
+    offsets = np.concatenate([[0], np.cumsum([len(d) for d in ids])]).astype(np.int64)
+    with replacing(path) as aside:
+        save_file({"ids": np.concatenate(ids), "offsets": offsets}, aside)
+
+
+def read_texts(path: str | Path) -> Iterator[str]:
+    """The ``text`` of every line of a JSONL file."""
+    with open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)["text"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                raise UserError(f'{path}, line {number}: not a JSON object with a "text"') from None
+
+
+def tokenise(tokenizer, texts: Iterable[str], length: int, batch: int = 1000) -> Iterator[list[int]]:
+    """Token ids of each text, with the special tokens that the tokenizer itself adds, cut to ``length``.
+
+    The paper does not say how BOS is handled; ours is the tokenizer's own default, as in lm-eval.
+    """
+    from itertools import islice
+
+    texts = iter(texts)
+    while some := list(islice(texts, batch)):
+        yield from tokenizer(some, truncation=True, max_length=length)["input_ids"]
