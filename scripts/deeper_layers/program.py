@@ -24,11 +24,21 @@ def parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
+def compute_options(p: argparse.ArgumentParser) -> None:
+    """Add ``--threads`` and ``--gpus``, which ``run`` applies before any model is loaded."""
+    p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
+    p.add_argument("--gpus", type=int, choices=[0, 1], default=1, help="0 keeps off the GPU")
+
+
 def run(main: Callable[[argparse.Namespace], None], p: argparse.ArgumentParser) -> None:
     """Parse the command line and call ``main(arguments)``; a UserError becomes one line and status 1."""
     arguments = p.parse_args()
     if arguments.log:
         _log_to(arguments.log)
+    if getattr(arguments, "gpus", None) == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if getattr(arguments, "threads", None):
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when torch is imported
     try:
         main(arguments)
     except UserError as error:

@@ -1,0 +1,28 @@
+# The study, stage by stage: base model -> distances -> blocks -> checkpoints -> heal -> evaluate -> table
+# -> figures. Each rule file is one stage; each stage's program is in scripts/; config.yaml says what to study.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/texts.smk"
+include: "rules/base.smk"
+include: "rules/distances.smk"
+include: "rules/blocks.smk"
+include: "rules/checkpoints.smk"
+include: "rules/heal.smk"
+include: "rules/evaluate.smk"
+include: "rules/table.smk"
+include: "rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.table.input,
+        rules.figures.input,
+    localrule: True

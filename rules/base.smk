@@ -1,0 +1,50 @@
+# The base model: trained here, or taken from where it is. Whatever its source, checkpoints/full is a plain
+# Hugging Face checkpoint with a manifest.json, which the later stages depend on.
+
+
+rule pretrain:
+    input:
+        lambda wildcards: f"{OUT}/texts/{study.pretraining(wildcards.model)['text']}/train.jsonl",
+    output:
+        f"{OUT}/{{model}}/pretrained/model.safetensors",
+        f"{OUT}/{{model}}/pretrained/config.json",
+        f"{OUT}/{{model}}/pretrained/training.csv",
+    params:
+        options=lambda wildcards: study.pretraining_options(wildcards.model),
+        code=code("pretrain"),
+    log:
+        f"{OUT}/logs/{{model}}/pretrain.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    message:
+        "Training the base model {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/pretrain.py {params.options} --threads {threads} "
+        "--text {input} --out $(dirname {output[0]}) --log {log}"
+
+
+def source_files(wildcards):
+    if study.source(wildcards.model)["kind"] == "pretrain":
+        return rules.pretrain.output[:2]
+    return []
+
+
+rule adopt:
+    input:
+        source_files,
+    output:
+        f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+    params:
+        options=lambda wildcards: study.source_options(wildcards.model),
+        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
+        code=code("adopt"),
+    log:
+        f"{OUT}/logs/{{model}}/adopt.log",
+    conda:
+        "../envs/models.yaml"
+    message:
+        "Linking the base model {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/adopt.py {params.options} --model {wildcards.model} "
+        "--out $(dirname {output}) --log {log}"

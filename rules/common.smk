@@ -1,0 +1,52 @@
+# The study behind the rules: the configuration, checked, and what several stages ask of it.
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.utils import validate
+
+HERE = Path(workflow.basedir)
+SCRIPTS = HERE / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from deeper_layers.blocks import FULL
+from deeper_layers.code_hash import code
+from deeper_layers.errors import UserError
+from deeper_layers.study import Study, check_schema, options
+
+
+def read_study() -> Study:
+    """The study of the configuration, defaults filled in; one clear line and no run if it makes no sense."""
+    schema = yaml.safe_load((HERE / "resources/config.schema.yaml").read_text())
+    try:
+        check_schema(config, schema)
+        validate(config, schema)
+        return Study(config)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+study = read_study()
+OUT = study.out
+
+
+wildcard_constraints:
+    model="|".join(study.models),
+    recipe="|".join(study.recipes) or "(?!)",
+    suite="|".join(study.suites) or "(?!)",
+    block=r"full|drop_\d+-\d+",
+    split="train|calibration|validation",
+
+
+def blocks_csv(model):
+    """blocks.csv of a model, once it is made: the graph grows from it."""
+    return checkpoints.blocks.get(model=model).output[0]
+
+
+def threads_of(wildcards):
+    """Small models on a CPU are fastest with one thread; beside a GPU, some serve the data."""
+    return 8 if study.gpus(wildcards.model) else 1
+
+
+def gpus(wildcards):
+    return study.gpus(wildcards.model)

@@ -1,0 +1,25 @@
+# Angular distances of all pairs of layers, from one forward pass (paper, section 3.2).
+
+
+rule distances:
+    input:
+        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        tokens=lambda wildcards: study.tokens(wildcards.model, config["distances"]),
+    output:
+        f"{OUT}/{{model}}/distances.csv",
+        f"{OUT}/{{model}}/distances.json",
+    params:
+        options=study.distance_options(),
+        code=code("distances"),
+    log:
+        f"{OUT}/logs/{{model}}/distances.log",
+    conda:
+        "../envs/models.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+    message:
+        "Measuring the distances of {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/distances.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} --out {output[0]} --log {log}"

@@ -1,0 +1,63 @@
+# Evaluation: lm-eval's tasks, or the held-out loss. All un-healed cuts of a model share one job and the
+# layers before their cuts; each healed cut is a job.
+
+
+def suite_files(wildcards):
+    return study.suite_files(wildcards.suite, wildcards.model)
+
+
+def pruned_blocks(wildcards):
+    return study.blocks(blocks_csv(wildcards.model))
+
+
+rule evaluate_pruned:
+    input:
+        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        text=suite_files,
+        # Not a file but an order: which blocks, not how they were found, decides a rerun.
+        order=lambda wildcards: pruned_blocks(wildcards) and [],
+    output:
+        f"{OUT}/{{model}}/pruned/{{suite}}/index.json",
+    params:
+        blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
+        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        code=code("evaluate"),
+    log:
+        f"{OUT}/logs/{{model}}/pruned/{{suite}}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+    message:
+        "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
+    shell:
+        "python {SCRIPTS}/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "--checkpoint $(dirname {input.checkpoint}) --blocks {params.blocks} "
+        "--code {params.code} --out $(dirname {output}) --log {log}"
+
+
+rule evaluate_healed:
+    input:
+        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        adapter=ancient(rules.heal.output.adapter),
+        healed=rules.heal.output.summary,
+        text=suite_files,
+    output:
+        f"{OUT}/{{model}}/{{recipe}}/{{block}}/{{suite}}.json",
+    params:
+        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        code=code("evaluate"),
+    log:
+        f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}-{{suite}}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+    message:
+        "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
+    shell:
+        "python {SCRIPTS}/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "--checkpoint $(dirname {input.checkpoint}) --adapter $(dirname {input.adapter}) "
+        "--code {params.code} --out {output} --log {log}"

@@ -1,0 +1,30 @@
+# Healing: QLoRA on the cut checkpoint (paper, appendix A.1). How the block was chosen plays no part.
+
+
+rule heal:
+    input:
+        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        tokens=lambda w: study.tokens(w.model, study.recipe(w.recipe, w.model)),
+    output:
+        adapter=f"{OUT}/{{model}}/{{recipe}}/{{block}}/adapter/adapter_model.safetensors",
+        config=f"{OUT}/{{model}}/{{recipe}}/{{block}}/adapter/adapter_config.json",
+        training=f"{OUT}/{{model}}/{{recipe}}/{{block}}/training.csv",
+        summary=f"{OUT}/{{model}}/{{recipe}}/{{block}}/heal.json",
+    params:
+        options=lambda wildcards: study.healing_options(wildcards.recipe, wildcards.model),
+        # Not an output: Snakemake deletes those before a rerun, and a killed run resumes from here.
+        state=f"{OUT}/{{model}}/{{recipe}}/{{block}}/state",
+        code=code("heal"),
+    log:
+        f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}.log",
+    conda:
+        "../envs/models.yaml"
+    threads: threads_of
+    resources:
+        gpu=gpus,
+    message:
+        "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
+    shell:
+        "python {SCRIPTS}/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} "
+        "--out $(dirname {output.summary}) --state {params.state} --log {log}"

@@ -1,0 +1,48 @@
+# Texts: the invented world with its questions, and every text tokenised once per model.
+
+
+rule world:
+    output:
+        expand(
+            "{out}/texts/{{text}}/{split}.jsonl",
+            out=OUT,
+            split=["train", "calibration", "validation"],
+        ),
+        expand(
+            "{out}/texts/{{text}}/tasks/{task}.{kind}",
+            out=OUT,
+            task=["knowledge", "reasoning", "yesno"],
+            kind=["yaml", "jsonl"],
+        ),
+    params:
+        options=lambda wildcards: study.text_options(wildcards.text),
+        code=code("world"),
+    log:
+        f"{OUT}/logs/texts/{{text}}.log",
+    conda:
+        "../envs/models.yaml"
+    message:
+        "Writing the world {wildcards.text}: documents and questions"
+    shell:
+        "python {SCRIPTS}/world.py {params.options} --out {OUT}/texts/{wildcards.text} --log {log}"
+
+
+rule tokenise:
+    input:
+        text=f"{OUT}/texts/{{text}}/{{split}}.jsonl",
+        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+    output:
+        # The summary is what later stages depend on; the tokens lie beside it.
+        f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.json",
+        f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.safetensors",
+    params:
+        code=code("tokenise"),
+    log:
+        f"{OUT}/logs/{{model}}/tokens/{{text}}-{{split}}.log",
+    conda:
+        "../envs/models.yaml"
+    message:
+        "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/tokenise.py --checkpoint $(dirname {input.checkpoint}) "
+        "--text {input.text} --out {output[0]} --log {log}"

@@ -1,0 +1,285 @@
+"""What a study asks for, read from the configuration and checked before anything runs.
+
+Pure Python on plain dictionaries: Snakemake builds one ``Study`` while it reads the Snakefile.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import jsonschema
+
+from .blocks import FULL, STRATEGIES, Block, Choice, read_choices
+from .errors import UserError
+
+RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
+RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_schema(config: dict, schema: dict) -> None:
+    """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if error is None:
+        return
+    where = ".".join(map(str, error.absolute_path)) or "the configuration"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        wrong = next(key for key in error.instance if key not in known)
+        raise UserError(f"{where}: there is no key {wrong!r}{_did_you_mean(wrong, known)}")
+    raise UserError(f"{where}: {error.message}")
+
+
+def _did_you_mean(word: str, known) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
+
+
+def options(settings: dict) -> str:
+    """Settings as command-line options, sorted: {'batch': 16, 'targets': ['a', 'b']} -> '--batch 16 --targets a b'.
+
+    A string, so that Snakemake compares settings by value and a reordered configuration reruns nothing.
+    """
+    words = []
+    for key, value in sorted(settings.items()):
+        if value is None or value is False or value == []:
+            continue
+        words.append("--" + key.replace("_", "-"))
+        if value is not True:
+            words += [str(v) for v in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def _without(settings: dict, *keys: str) -> dict:
+    return {k: v for k, v in settings.items() if k not in keys}
+
+
+class Study:
+    """The study of a configuration whose defaults are filled in. Raises UserError if it makes no sense."""
+
+    def __init__(self, config: dict):
+        self.config = config
+        self.out = config["outdir"].rstrip("/")
+        study = config["study"]
+        self.models: list[str] = study["models"]
+        self.strategies: list[str] = study["strategies"]
+        self.recipes: list[str] = study["recipes"]
+        self.suites: list[str] = study["suites"]
+        self._check()
+
+    # Facts about models
+
+    def source(self, model: str) -> dict:
+        """``{"kind": "pretrain" | "folder" | "hub", "id": ..., "revision": ...}``."""
+        settings = self.config["models"][model]
+        source = settings["source"]
+        if source == "pretrain":
+            kind = "pretrain"
+        else:
+            kind = "folder" if source.startswith(("/", "./", "../", "~")) or os.path.isdir(source) else "hub"
+        return {"kind": kind, "id": os.path.expanduser(source), "revision": settings.get("revision")}
+
+    def models_from(self, kind: str) -> list[str]:
+        """Models of the study whose source is of this kind."""
+        return [m for m in self.models if self.source(m)["kind"] == kind]
+
+    def n_layers(self, model: str) -> int | None:
+        """Number of decoder layers, from the configuration or config.json; None if not known before it runs."""
+        source = self.source(model)
+        if source["kind"] == "pretrain":
+            return self.config["models"][model]["pretrain"]["layers"]
+        if source["kind"] == "folder":
+            settings = json.loads((Path(source["id"]) / "config.json").read_text())
+            settings = settings.get("text_config", settings)
+            for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+                if key in settings:
+                    return settings[key]
+        return None
+
+    def gpus(self, model: str) -> int:
+        return self.config["models"][model]["gpus"]
+
+    def fingerprint(self, model: str) -> str:
+        """Empty, or for a local folder what tells whether it holds other weights than before, without reading
+        them all and whatever their dates: sizes and samples of each file."""
+        if self.source(model)["kind"] != "folder":
+            return ""
+        digest = hashlib.sha256()
+        for path in sorted(Path(self.source(model)["id"]).glob("*")):
+            if path.suffix not in (".safetensors", ".json") or not path.is_file():
+                continue
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            with open(path, "rb") as file:
+                for part in range(16):
+                    file.seek(part * size // 16)
+                    digest.update(file.read(4096))
+        return digest.hexdigest()[:16]
+
+    # What is to be computed
+
+    def remove(self, model: str) -> list[int]:
+        """The numbers of layers to remove; an empty list stands for all of 1..L-1."""
+        remove = self.config["study"]["remove"]
+        return [] if remove == "all" else sorted(set(remove) - {0})
+
+    def choices(self, path: str | Path) -> list[Choice]:
+        """The choices in a blocks.csv that this study asks for."""
+        return [c for c in read_choices(path) if c.strategy in self.strategies]
+
+    def blocks(self, path: str | Path) -> list[Block]:
+        """Distinct blocks of a blocks.csv, the full model first."""
+        return sorted({c.block for c in self.choices(path)} | {FULL}, key=lambda b: (b.n, b.first))
+
+    def healed(self, recipe: str, path: str | Path) -> list[Block]:
+        """The blocks of a blocks.csv that a recipe heals: all, or those it restricts itself to."""
+        settings = self.config["recipes"][recipe]
+        ns, strategies = settings.get("remove"), settings.get("strategies", self.strategies)
+        blocks = {
+            c.block for c in self.choices(path) if c.strategy in strategies and (ns is None or c.n in ns)
+        }
+        blocks -= {FULL}
+        return sorted(blocks | ({FULL} if settings["control"] else set()), key=lambda b: (b.n, b.first))
+
+    # Settings of each stage, as command-line options: each is one string, compared by value
+
+    def text_options(self, text: str) -> str:
+        return options(_without(self.config["texts"][text], "source"))
+
+    def pretraining(self, model: str) -> dict:
+        return self.config["models"][model]["pretrain"]
+
+    def pretraining_options(self, model: str) -> str:
+        return options(_without(self.pretraining(model), "text"))
+
+    def source_options(self, model: str) -> str:
+        source = self.source(model)
+        settings = {"kind": source["kind"], "source": source["id"], "revision": source["revision"]}
+        if source["kind"] == "pretrain":
+            settings["source"] = f"{self.out}/{model}/pretrained"
+        return options(settings | {"trust_remote_code": self.config["models"][model]["trust_remote_code"]})
+
+    def distance_options(self) -> str:
+        return options(_without(self.config["distances"], "text", "split"))
+
+    def block_options(self, model: str) -> str:
+        return options({"strategies": self.strategies, "remove": self.remove(model)})
+
+    def recipe(self, recipe: str, model: str) -> dict:
+        """Settings of a recipe for one model, its own values for that model included."""
+        settings = self.config["recipes"][recipe]
+        return _without(settings, "models") | settings.get("models", {}).get(model, {})
+
+    def healing_options(self, recipe: str, model: str) -> str:
+        settings = self.recipe(recipe, model)
+        return options(_without(settings, "text", "split", "remove", "strategies", "control"))
+
+    def is_loss(self, suite: str) -> bool:
+        return "loss" in self.config["suites"][suite]
+
+    def suite_options(self, suite: str, model: str) -> str:
+        settings = self.config["suites"][suite]
+        if self.is_loss(suite):
+            loss = settings["loss"]
+            tokens = self.tokens(model, loss)
+            return options(_without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
+        settings = _without(settings, "text") | {"suite": suite}
+        if "text" in self.config["suites"][suite]:
+            settings["include"] = self._tasks_of(suite)
+        return options(settings)
+
+    # Files that a stage reads
+
+    def tokens(self, model: str, settings: dict) -> str:
+        """Summary of the token file of a model for the text and split in ``settings``."""
+        return f"{self.out}/{model}/tokens/{settings['text']}-{settings['split']}.json"
+
+    def suite_files(self, suite: str, model: str) -> list[str]:
+        """What a suite reads besides the model: the tokens of its text, or the tasks made from it."""
+        if self.is_loss(suite):
+            return [self.tokens(model, self.config["suites"][suite]["loss"])]
+        return self.task_files(suite)
+
+    def task_files(self, suite: str) -> list[str]:
+        """Definitions and questions of a suite's tasks, where the study generates them."""
+        settings = self.config["suites"][suite]
+        if "text" not in settings:
+            return []
+        return [f"{self._tasks_of(suite)}/{t}.{kind}" for t in settings["tasks"] for kind in ("yaml", "jsonl")]
+
+    def _tasks_of(self, suite: str) -> str:
+        return f"{self.out}/texts/{self.config['suites'][suite]['text']}/tasks"
+
+    # Checks
+
+    def _check(self) -> None:
+        config = self.config
+        for kind, names, known in (
+            ("models", self.models, config["models"]),
+            ("strategies", self.strategies, STRATEGIES),
+            ("recipes", self.recipes, config["recipes"]),
+            ("suites", self.suites, config["suites"]),
+        ):
+            for name in names:
+                if name not in known:
+                    raise UserError(f"study.{kind}: {name!r} is not known{_did_you_mean(name, known)}")
+        for kind, names, reserved in (
+            ("models", self.models, RESERVED_MODELS),
+            ("recipes", self.recipes, RESERVED_RECIPES),
+            ("suites", self.suites, {"heal", "training", "adapter", "index"}),
+        ):
+            for name in names:
+                if name in reserved or not NAME.fullmatch(name):
+                    raise UserError(
+                        f"{kind}.{name}: not a name that can be a folder here; use letters, digits, . _ - "
+                        f"and none of {', '.join(sorted(reserved))}"
+                    )
+        for model in self.models:
+            self._check_model(model)
+        for recipe in self.recipes:
+            for model in self.models:
+                self._check_text(f"recipes.{recipe}", self.recipe(recipe, model))
+            for strategy in config["recipes"][recipe].get("strategies", []):
+                if strategy not in self.strategies:
+                    raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
+        for suite in self.suites:
+            settings = config["suites"][suite]
+            if ("loss" in settings) == bool(settings.get("tasks")):
+                raise UserError(f"suites.{suite}: give either tasks or loss")
+            self._check_text(f"suites.{suite}", settings.get("loss", settings))
+        self._check_text("distances", config["distances"])
+
+    def _check_model(self, model: str) -> None:
+        settings, source = self.config["models"][model], self.source(model)
+        if source["kind"] == "pretrain":
+            if "pretrain" not in settings:
+                raise UserError(f"models.{model}: source is pretrain, so it needs a key pretrain")
+            self._check_text(f"models.{model}.pretrain", settings["pretrain"])
+        elif source["kind"] == "folder":
+            folder = Path(source["id"])
+            if not folder.is_dir():
+                raise UserError(f"models.{model}.source: there is no folder {folder}")
+            if not (folder / "config.json").is_file():
+                raise UserError(f"models.{model}.source: {folder} has no config.json, so it is no checkpoint")
+            if not any(folder.glob("*.safetensors")):
+                raise UserError(
+                    f"models.{model}.source: {folder} has no .safetensors file; "
+                    "save it with model.save_pretrained(folder, safe_serialization=True)"
+                )
+        n_layers = self.n_layers(model)
+        for n in self.remove(model):
+            if n_layers is not None and n >= n_layers:
+                raise UserError(
+                    f"study.remove: n = {n} leaves nothing of {model}, which has {n_layers} layers; "
+                    f"write at most {n_layers - 1}"
+                )
+
+    def _check_text(self, where: str, settings: dict) -> None:
+        text = settings.get("text")
+        if text is not None and text not in self.config["texts"]:
+            raise UserError(f"{where}.text: {text!r} is not known{_did_you_mean(text, self.config['texts'])}")
