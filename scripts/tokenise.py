@@ -17,5 +17,7 @@ if __name__ == "__main__":
     p = program.parser(__doc__)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder with the tokenizer")
     p.add_argument("--text", type=Path, required=True, help='JSONL file, a {"text": ...} a line')
-    p.add_argument("--out", type=Path, required=True, help="summary to write; the tokens beside it as .safetensors")
+    p.add_argument(
+        "--out", type=Path, required=True, help="summary to write; the tokens beside it as .safetensors"
+    )
     program.run(main, p)

@@ -53,9 +53,7 @@ class Block:
     def kept(self, n_layers: int) -> list[int]:
         """Indices of the layers that stay, of a model of ``n_layers`` layers."""
         if self.first + self.n > n_layers or self.n >= n_layers > 0:
-            raise UserError(
-                f"block {self} does not fit a model of {n_layers} layers: at least one must stay"
-            )
+            raise UserError(f"block {self} does not fit a model of {n_layers} layers: at least one must stay")
         return [i for i in range(n_layers) if not self.first <= i < self.first + self.n]
 
 

@@ -210,7 +210,9 @@ class Study:
         settings = self.config["suites"][suite]
         if "text" not in settings:
             return []
-        return [f"{self._tasks_of(suite)}/{t}.{kind}" for t in settings["tasks"] for kind in ("yaml", "jsonl")]
+        return [
+            f"{self._tasks_of(suite)}/{t}.{kind}" for t in settings["tasks"] for kind in ("yaml", "jsonl")
+        ]
 
     def _tasks_of(self, suite: str) -> str:
         return f"{self.out}/texts/{self.config['suites'][suite]['text']}/tasks"

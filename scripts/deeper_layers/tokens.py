@@ -50,7 +50,9 @@ class Tokens:
     def first(self, samples: int, length: int) -> list[np.ndarray]:
         """The first ``samples`` documents, each cut to ``length`` tokens. UserError if there are fewer."""
         if samples > len(self):
-            raise UserError(f"{self.path} holds {len(self)} documents, not {samples}: lower the number asked for")
+            raise UserError(
+                f"{self.path} holds {len(self)} documents, not {samples}: lower the number asked for"
+            )
         return [self[d][:length] for d in range(samples)]
 
     @property

@@ -1,0 +1,30 @@
+# make demo: the default study, from a fresh clone.   make test: the tests.
+PYTHON ?= python3.11
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	snakemake --cores all
+
+test: .venv/tested
+	pytest
+
+lint: .venv/tested
+	ruff check scripts tests
+	ruff format --check scripts tests
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+.venv/installed: envs/workflow.txt envs/models.txt
+	$(PYTHON) -m venv .venv
+	pip install --quiet -r envs/workflow.txt -r envs/models.txt
+	touch $@
+
+.venv/tested: .venv/installed envs/dev.txt
+	pip install --quiet -r envs/dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv .snakemake
