@@ -1,0 +1,97 @@
+"""LoRA adapters: put on a model, saved with a relative path to their base, loaded with proof of use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from .errors import UserError
+from .models import load_model
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def lora_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
+    """Module names to adapt: the FFN for ``["auto"]`` (paper, appendix A.1), else ``targets``, each the
+    end of a module name, as in ``mlp.c_proj``. Raises UserError if one names no module."""
+    if list(targets) == ["auto"]:
+        from .layers import ffn_modules
+
+        return ffn_modules(model)
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or "Conv1D" in type(module).__name__
+    ]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            ends = sorted({".".join(name.split(".")[-2:]) for name in linear})
+            raise UserError(f"no linear layer is called {target!r}: choose targets among {', '.join(ends)}")
+    return list(targets)
+
+
+def add_adapter(
+    model: PreTrainedModel, rank: int, alpha: float, dropout: float, targets: Sequence[str]
+) -> PeftModel:
+    """``model`` with a new LoRA adapter, the only part that trains."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=lora_targets(model, targets),
+    )
+    return get_peft_model(model, config)
+
+
+def save_adapter(model: PeftModel, folder: Path, checkpoint: Path, final: Path) -> None:
+    """Write the adapter to ``folder``, which will be renamed to ``final``: adapter_config.json, whose base
+    is the path from ``final`` to ``checkpoint``, and adapter_model.safetensors. The same adapter gives
+    the same bytes."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / CONFIG).read_text())
+    config["base_model_name_or_path"] = os.path.relpath(checkpoint, final)
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # peft keeps a set, whose order changes from process to process
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_healed(
+    checkpoint: str | Path, adapter: str | Path, precision: str = "fp32", trust_remote_code: bool = False
+) -> PeftModel:
+    """The cut model in ``checkpoint`` with ``adapter`` on it, unmerged, in eval mode.
+
+    peft takes an adapter that does not fit without an error and then does nothing. So every tensor of
+    the file must be found in the loaded model, equal, and none may be left as it was made: UserError
+    otherwise.
+    """
+    adapter = Path(adapter)
+    for name in (CONFIG, WEIGHTS):
+        if not (adapter / name).is_file():
+            raise UserError(f"{adapter} is not an adapter: it has no {name}")
+    base = load_model(checkpoint, precision, trust_remote_code)
+    stored = load_file(adapter / WEIGHTS)
+    try:
+        model = PeftModel.from_pretrained(base, adapter)
+    except (RuntimeError, ValueError) as error:  # other shapes, or no such modules
+        reason = str(error).splitlines()[0]
+        raise UserError(f"adapter {adapter} does not fit {checkpoint}: {reason}") from None
+    used = get_peft_model_state_dict(model, save_embedding_layers=False)
+    strangers = sorted(stored.keys() ^ used.keys())
+    if strangers:
+        raise UserError(
+            f"adapter {adapter} does not fit {checkpoint}: {len(strangers)} tensors, {strangers[0]} ..."
+        )
+    for name, tensor in stored.items():
+        if not torch.equal(used[name].cpu().to(tensor.dtype), tensor):
+            raise UserError(f"adapter {adapter} was not loaded into {checkpoint}: {name} differs")
+    return model.eval()
