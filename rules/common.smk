@@ -17,10 +17,10 @@ from deeper_layers.study import Study, check_schema, options
 
 def read_study() -> Study:
     """The study of the configuration, defaults filled in; one clear line and no run if it makes no sense."""
-    schema = yaml.safe_load((HERE / "resources/config.schema.yaml").read_text())
+    schema = HERE / "resources/config.schema.yaml"
     try:
-        check_schema(config, schema)
-        validate(config, schema)
+        check_schema(config, yaml.safe_load(schema.read_text()))
+        validate(config, str(schema))
         return Study(config)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -13,3 +13,13 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_home_")
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def full_config(path: Path = ROOT / "config.yaml") -> dict:
+    """A configuration with the defaults of its schema filled in, as the Snakefile sees it."""
+    import yaml
+    from snakemake.utils import validate
+
+    config = yaml.safe_load(path.read_text())
+    validate(config, str(ROOT / "resources/config.schema.yaml"))
+    return config

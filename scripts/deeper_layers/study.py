@@ -41,7 +41,7 @@ def _did_you_mean(word: str, known) -> str:
 
 
 def options(settings: dict) -> str:
-    """Settings as command-line options, sorted: {'batch': 16, 'targets': ['a', 'b']} -> '--batch 16 --targets a b'.
+    """Settings as command-line options, sorted: {"rank": 2, "batch": 16} -> "--batch 16 --rank 2".
 
     A string, so that Snakemake compares settings by value and a reordered configuration reruns nothing.
     """
@@ -89,7 +89,7 @@ class Study:
         return [m for m in self.models if self.source(m)["kind"] == kind]
 
     def n_layers(self, model: str) -> int | None:
-        """Number of decoder layers, from the configuration or config.json; None if not known before it runs."""
+        """Number of decoder layers, from the configuration or config.json; None if not known yet."""
         source = self.source(model)
         if source["kind"] == "pretrain":
             return self.config["models"][model]["pretrain"]["layers"]
@@ -159,10 +159,9 @@ class Study:
 
     def source_options(self, model: str) -> str:
         source = self.source(model)
-        settings = {"kind": source["kind"], "source": source["id"], "revision": source["revision"]}
-        if source["kind"] == "pretrain":
-            settings["source"] = f"{self.out}/{model}/pretrained"
-        return options(settings | {"trust_remote_code": self.config["models"][model]["trust_remote_code"]})
+        folder = f"{self.out}/{model}/pretrained" if source["kind"] == "pretrain" else source["id"]
+        trusted = self.config["models"][model]["trust_remote_code"]
+        return options({"source": folder, "trust_remote_code": trusted})
 
     def distance_options(self) -> str:
         return options(_without(self.config["distances"], "text", "split"))
@@ -192,6 +191,12 @@ class Study:
         if "text" in self.config["suites"][suite]:
             settings["include"] = self._tasks_of(suite)
         return options(settings)
+
+    def table_options(self) -> str:
+        controls = [r for r in self.recipes if self.config["recipes"][r]["control"]]
+        return options(
+            {"models": self.models, "recipes": self.recipes, "controls": controls, "suites": self.suites}
+        )
 
     # Files that a stage reads
 

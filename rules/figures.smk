@@ -1,0 +1,3 @@
+rule figures:
+    input:
+        f"{OUT}/table.csv",

@@ -1,0 +1,36 @@
+# The results table: one row per (model, strategy, n, treatment), from every evaluation.
+
+
+def evaluations(wildcards):
+    """Every evaluation of the study. Each model's blocks decide which healed cuts there are."""
+    files = []
+    for model in study.models:
+        for suite in study.suites:
+            files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
+            for recipe in study.recipes:
+                for block in study.healed(recipe, blocks_csv(model)):
+                    files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
+    return files
+
+
+rule table:
+    input:
+        blocks=expand("{out}/{model}/blocks.csv", out=OUT, model=study.models),
+        bases=expand("{out}/{model}/checkpoints/full/manifest.json", out=OUT, model=study.models),
+        evaluations=evaluations,
+    output:
+        tables=expand("{out}/table.{kind}", out=OUT, kind=["csv", "md", "html"]),
+        levels=f"{OUT}/levels.csv",
+    params:
+        options=study.table_options(),
+        code=code("table"),
+    log:
+        f"{OUT}/logs/table.log",
+    conda:
+        "../envs/workflow.yaml"
+    localrule: True
+    message:
+        "Writing the table"
+    shell:
+        "python {SCRIPTS}/table.py {params.options} --results {OUT} "
+        "--out {output.tables} --levels {output.levels} --log {log}"

@@ -1,0 +1,194 @@
+"""The configuration: its schema, its defaults, and one clear line for each kind of bad input."""
+
+import copy
+import json
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, full_config
+
+from deeper_layers import code_hash
+from deeper_layers.blocks import Block as B
+from deeper_layers.blocks import Choice, write_choices
+from deeper_layers.errors import UserError
+from deeper_layers.study import Study, check_schema, options
+
+SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
+
+
+def changed(**changes) -> dict:
+    """The default configuration with dotted keys replaced: changed(study__remove=[3])."""
+    config = copy.deepcopy(full_config())
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[key] = value
+    return config
+
+
+def test_the_default_configuration_is_valid_and_every_key_has_a_description():
+    check_schema(yaml.safe_load((ROOT / "config.yaml").read_text()), SCHEMA)
+    Study(full_config())
+
+    def described(schema, path=""):
+        for key, value in schema.get("properties", {}).items():
+            assert value.get("description"), f"{path}.{key} has no description"
+            described(value, f"{path}.{key}")
+        if isinstance(schema.get("additionalProperties"), dict):
+            described(schema["additionalProperties"], f"{path}.*")
+
+    described(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"study__models": ["embeded"]}, "study.models: 'embeded' is not known; did you mean 'embedded'?"),
+        ({"study__strategies": ["deep"]}, "study.strategies: 'deep' is not known; did you mean 'deepest'?"),
+        ({"study__recipes": ["healing"]}, "study.recipes: 'healing' is not known; did you mean 'healed'?"),
+        ({"study__suites": ["mmlu"]}, "study.suites: 'mmlu' is not known; known: loss, quiz"),
+        (
+            {"study__remove": [1, 12]},
+            "n = 12 leaves nothing of embedded, which has 12 layers; write at most",
+        ),
+        ({"study__stratgies": ["deepest"]}, "study: there is no key 'stratgies'; did you mean 'strategies'?"),
+        (
+            {"recipes__healed__learnin_rate": 1},
+            "recipes.healed: there is no key 'learnin_rate'; did you",
+        ),
+        ({"recipes__healed__learning_rate": "2e-4"}, "recipes.healed.learning_rate: '2e-4' is not of type"),
+        (
+            {"recipes__healed__text": "word"},
+            "recipes.healed.text: 'word' is not known; did you mean",
+        ),
+        ({"models__embedded__source": "./nowhere"}, "models.embedded.source: there is no folder nowhere"),
+        ({"suites__loss__tasks": ["knowledge"]}, "suites.loss: give either tasks or loss"),
+        ({"study__remove": "some"}, "study.remove: 'some' is not valid"),
+    ],
+)
+def test_bad_input_is_one_clear_line(changes, said):
+    with pytest.raises(UserError) as error:
+        config = changed(**changes)
+        check_schema(config, SCHEMA)
+        Study(config)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_names_that_would_collide_in_the_results_folder_are_refused():
+    for kind, name in (("models", "texts"), ("models", "a/b"), ("recipes", "pruned"), ("recipes", "tokens")):
+        config = changed()
+        config[kind][name] = next(iter(config[kind].values()))
+        config["study"][kind] = [name]
+        with pytest.raises(UserError, match="not a name that can be a folder"):
+            Study(config)
+
+
+def folder_with(tmp_path, *names, layers=4):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in names:
+        content = json.dumps({"num_hidden_layers": layers}) if name == "config.json" else "x"
+        (folder / name).write_text(content)
+    return str(folder)
+
+
+def test_a_folder_must_be_a_checkpoint_with_safetensors(tmp_path):
+    empty = folder_with(tmp_path)
+    with pytest.raises(UserError, match="has no config.json"):
+        Study(changed(models__embedded={"source": empty, "gpus": 0}))
+    (tmp_path / "checkpoint/config.json").write_text('{"num_hidden_layers": 4}')
+    (tmp_path / "checkpoint/pytorch_model.bin").write_text("x")
+    with pytest.raises(UserError, match="has no .safetensors file; save it with"):
+        Study(changed(models__embedded={"source": empty, "gpus": 0}))
+
+
+def test_layers_of_a_folder_are_read_before_anything_runs(tmp_path):
+    folder = folder_with(tmp_path, "config.json", "model.safetensors")
+    with pytest.raises(UserError, match="n = 4 leaves nothing of embedded, which has 4 layers"):
+        Study(changed(models__embedded={"source": folder, "gpus": 0}))
+
+
+def test_a_folder_is_known_by_its_content_not_its_date(tmp_path):
+    folder = folder_with(tmp_path, "config.json", "model.safetensors", layers=20)
+    study = Study(changed(models__embedded={"source": folder, "gpus": 0}))
+    before = study.fingerprint("embedded")
+    weights = tmp_path / "checkpoint/model.safetensors"
+    weights.touch()
+    assert study.fingerprint("embedded") == before
+    weights.write_text("y")
+    assert study.fingerprint("embedded") != before
+
+
+def test_options_do_not_depend_on_the_order_of_keys():
+    assert (
+        options({"b_c": 1, "a": ["x", "y"], "off": False, "none": None, "on": True}) == "--a x y --b-c 1 --on"
+    )
+    assert options({"x": 1, "y": 2}) == options({"y": 2, "x": 1})
+
+
+def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
+    path = tmp_path / "blocks.csv"
+    write_choices(
+        path,
+        [
+            Choice("similarity", B(), 0.0),
+            Choice("similarity", B(3, 2), 0.1),
+            Choice("similarity", B(2, 4), 0.2),
+            Choice("deepest", B(5, 2), 0.3),
+            Choice("deepest", B(2, 4), 0.2),
+            Choice("unasked", B(0, 1), 0.9),
+        ],
+    )
+
+    def healed(**restriction):
+        config = changed()
+        config["recipes"]["healed"].update(restriction)
+        return [str(b) for b in Study(config).healed("healed", path)]
+
+    assert healed(control=False) == ["drop_3-4", "drop_5-6", "drop_2-5"]  # the shared block once
+    assert healed() == ["full", "drop_3-4", "drop_5-6", "drop_2-5"]
+    assert healed(control=False, remove=[2]) == ["drop_3-4", "drop_5-6"]
+    assert healed(control=False, strategies=["similarity"]) == ["drop_3-4", "drop_2-5"]
+
+
+def test_a_model_may_have_its_own_values_of_a_recipe():
+    config = changed()
+    config["recipes"]["healed"]["models"] = {"embedded": {"rank": 2}}
+    study = Study(config)
+    assert "--rank 2 " in study.healing_options("healed", "embedded")
+    assert study.recipe("healed", "another")["rank"] == config["recipes"]["healed"]["rank"]
+
+
+def test_code_hash_sees_code_and_not_comments(tmp_path, monkeypatch):
+    library = tmp_path / "deeper_layers"
+    library.mkdir()
+    (tmp_path / "stage.py").write_text("from deeper_layers import used\nprint(used.f())\n")
+    (library / "used.py").write_text("from .deep import g\n\n\ndef f():\n    return g()\n")
+    (library / "deep.py").write_text("def g():\n    return 1\n")
+    (library / "other.py").write_text("x = 1\n")
+    monkeypatch.setattr(code_hash, "SCRIPTS", tmp_path)
+
+    def now():
+        code_hash._tree.cache_clear()
+        return code_hash.code("stage")
+
+    first = now()
+    (library / "deep.py").write_text('"""Docs."""\n\n\ndef g():\n    """More."""\n    # why\n    return 1\n')
+    (library / "other.py").write_text("x = 2\n")
+    assert now() == first
+    (library / "deep.py").write_text("def g():\n    return 2\n")
+    assert now() != first
+    code_hash._tree.cache_clear()
+
+
+def test_the_configuration_is_read_without_torch_or_pandas():
+    import subprocess
+
+    program = (
+        "import sys; sys.path.insert(0, 'scripts'); import deeper_layers.study, deeper_layers.code_hash;"
+        "assert not {'torch', 'pandas', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
