@@ -1,0 +1,207 @@
+"""The results table, from the study's own files: one row per (model, strategy, n, treatment).
+
+Beside it stand the levels (chance, majority class) that the figures draw as lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from .blocks import FULL, Block, Choice, read_choices
+from .errors import UserError
+from .files import read_json, replacing
+from .scores import read_result, suite_levels, suite_scores
+
+PRUNED = "pruned"  # the treatment of a cut that was not healed
+
+VARIANT = ["model", "strategy", "n", "block", "treatment"]
+SIZE = ["n_layers", "layers", "fraction_removed", "parameters", "bytes", "distance"]
+LEVELS = ["model", "metric", "level", "value"]
+
+TEMPLATE = Path(__file__).parents[2] / "resources" / "table.html"
+
+
+def build(
+    results: str | Path,
+    models: Sequence[str],
+    recipes: Sequence[str] = (),
+    suites: Sequence[str] = (),
+    controls: Sequence[str] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table and its levels, of the study in the folder ``results``.
+
+    The table has a row for each line of a model's blocks.csv and each treatment: ``pruned`` and every one
+    of ``recipes`` (at n = 0 only ``controls``, the recipes that also healed the full model). Columns: the
+    variant, its size (layers left, parameters and bytes without the adapter), the distance of its block,
+    then every metric beside its standard error (``NAME``, ``NAME_stderr``). A block that two strategies
+    choose has a row in each, with the same numbers.
+
+    The levels are long: model, metric, level (``chance`` or ``majority``), value.
+
+    Raises UserError that names the missing or unreadable file and the program that makes it.
+    """
+    results = Path(results)
+    read = cache(read_result)  # strategies share blocks
+    rows, scores, levels = [], [], []
+    for model in models:
+        folder = results / model
+        manifest = read_json(_existing(folder / "checkpoints" / str(FULL) / "manifest.json", "adopt.py"))
+        choices = read_choices(_existing(folder / "blocks.csv", "blocks.py"))
+        for choice, treatment in variants(choices, recipes, controls):
+            rows.append(describe(model, choice, treatment, manifest))
+            paths = {suite: folder / result_path(treatment, choice.block, suite) for suite in suites}
+            scores.append({suite: suite_scores(read(path)) for suite, path in paths.items()})
+        for suite in suites:
+            full = read(folder / result_path(PRUNED, FULL, suite))
+            levels += [(model, suite, *level) for level in suite_levels(full)]
+    column = _columns([(suite, name) for row in scores for suite in row for name in row[suite]])
+    table = pd.DataFrame(
+        [row | _measured(found, column) for row, found in zip(rows, scores, strict=True)],
+        columns=VARIANT + SIZE + [name + end for name in column.values() for end in ("", "_stderr")],
+    )
+    levels = [(model, column[suite, name], *level) for model, suite, name, *level in levels]
+    return table, pd.DataFrame(levels, columns=LEVELS)
+
+
+def variants(
+    choices: Iterable[Choice], recipes: Sequence[str], controls: Sequence[str]
+) -> Iterator[tuple[Choice, str]]:
+    """Every (choice, treatment) that the table has a row for."""
+    for choice in choices:
+        for treatment in [PRUNED, *recipes]:
+            if treatment == PRUNED or choice.n or treatment in controls:
+                yield choice, treatment
+
+
+def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict:
+    """The columns that need no evaluation; sizes follow from the manifest of the full model alone."""
+    n_layers = manifest["n_layers"]
+    removed = manifest["layers"][choice.block.first : choice.block.last + 1]
+    return {
+        "model": model,
+        "strategy": choice.strategy,
+        "n": choice.n,
+        "block": str(choice.block),
+        "treatment": treatment,
+        "n_layers": n_layers,
+        "layers": n_layers - choice.n,
+        "fraction_removed": choice.n / n_layers,
+        "parameters": manifest["parameters"] - sum(layer["parameters"] for layer in removed),
+        "bytes": manifest["bytes"] - sum(layer["bytes"] for layer in removed),
+        "distance": choice.distance,
+    }
+
+
+def result_path(treatment: str, block: Block, suite: str) -> Path:
+    """Where a model's folder keeps the evaluation of a variant."""
+    if treatment == PRUNED:
+        return Path(PRUNED, suite, f"{block}.json")
+    return Path(treatment, str(block), f"{suite}.json")
+
+
+def metrics(table: pd.DataFrame) -> list[str]:
+    """The names of the metrics of a table, in its order."""
+    return [column for column in table if f"{column}_stderr" in table]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table.csv or levels.csv. Raises UserError when it is missing."""
+    return pd.read_csv(_existing(Path(path), "table.py"))
+
+
+def _existing(path: Path, program: str) -> Path:
+    if not path.exists():
+        raise UserError(f"{path} is missing: make it with scripts/{program}, or let snakemake do it")
+    return path
+
+
+def _columns(measured: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """{(suite, name): column}: the name, or SUITE_NAME for a name that several suites measure."""
+    keys = list(dict.fromkeys(measured))
+    names = [name for _, name in keys]
+    return {(suite, name): name if names.count(name) == 1 else f"{suite}_{name}" for suite, name in keys}
+
+
+def _measured(found: dict[str, dict], column: dict[tuple[str, str], str]) -> dict[str, float]:
+    """{column: value} of one row, from {suite: {name: (value, standard error)}}."""
+    cells = {}
+    for suite, scores in found.items():
+        for name, (value, stderr) in scores.items():
+            cells[column[suite, name]] = value
+            cells[f"{column[suite, name]}_stderr"] = stderr
+    return cells
+
+
+# Writing
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as the file's ending says: .csv (every digit that counts), .md or .html (to be read)."""
+    writers = {".csv": to_csv, ".md": to_markdown, ".html": to_html}
+    ending = Path(path).suffix
+    if ending not in writers:
+        raise UserError(f"cannot write a table to {path}: its name must end in {', '.join(writers)}")
+    with replacing(path) as aside:
+        aside.write_text(writers[ending](table))
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Eight significant digits, so that equal runs give equal files."""
+    return table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of ``readable`` cells; text to the left, numbers to the right."""
+    heads, rows = readable(table)
+    rules = ["---" if head in VARIANT and head != "n" else "---:" for head in heads]
+    lines = [heads, rules] + [[text for text, _ in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """A page that stands alone (no network): the table, to sort, filter and download as CSV."""
+    heads, rows = readable(table)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text())
+    return template.render(heads=heads, rows=rows, texts=set(VARIANT) - {"n"}, csv=to_csv(table))
+
+
+def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str | float]]]]:
+    """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error."""
+    heads = {name: name for name in [*VARIANT, "layers"]}
+    heads |= {"fraction_removed": "removed", "parameters": "parameters", "bytes": "size"}
+    heads |= {"distance": "distance"} | {name: name.replace("_", " ") for name in metrics(table)}
+    rows = [[(_cell(row, name), row[name]) for name in heads] for row in table.to_dict("records")]
+    return list(heads.values()), rows
+
+
+def _cell(row: dict, name: str) -> str:
+    value = row[name]
+    match name:
+        case "fraction_removed":
+            return f"{100 * value:.0f} %"
+        case "parameters":
+            return _scaled(value, ["", " k", " M", " G"])
+        case "bytes":
+            return _scaled(value, [" B", " kB", " MB", " GB"])
+    if isinstance(value, str | int):
+        return str(value)
+    if math.isnan(value):
+        return ""
+    stderr = row.get(f"{name}_stderr", math.nan)
+    return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"
+
+
+def _scaled(value: float, units: list[str]) -> str:
+    """Three digits and a unit: 1360000 -> 1.36 M."""
+    for unit in units[:-1]:
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}{units[-1]}"

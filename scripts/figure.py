@@ -1,0 +1,57 @@
+"""Draw one figure of the study, in as many formats as wanted."""
+
+import inspect
+from pathlib import Path
+
+import pandas as pd
+
+from deeper_layers import plots, program
+from deeper_layers.errors import UserError
+from deeper_layers.figures import FIGURES
+from deeper_layers.table import read_table
+
+OPTIONS = {
+    "models": "the models, a panel each; join those that share a panel by commas",
+    "metrics": "metrics of the table",
+    "strategy": "the strategy to show",
+    "recipe": "the healing recipe to show",
+    "recipes": "the healing recipes to compare",
+}
+
+
+def main(arguments):
+    draw = FIGURES[arguments.name]
+    figure = draw(**inputs(arguments, set(inspect.signature(draw).parameters)))
+    for kind in arguments.formats:
+        plots.save(figure, f"{arguments.out}.{kind}")
+
+
+def inputs(arguments, accepted: set[str]) -> dict:
+    """The data frames and options that a figure takes. Raises UserError for an option that it does not."""
+    given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
+    for name in given.keys() - accepted:
+        raise UserError(f"the figure {arguments.name} has no option --{name}")
+    if "models" in given:
+        given["models"] = [family.split(",") for family in given["models"]]
+    if "distances" in accepted:
+        if not arguments.distances:
+            raise UserError(f"the figure {arguments.name} needs --distances results/MODEL/distances.csv ...")
+        given["distances"] = {path.parent.name: pd.read_csv(path) for path in arguments.distances}
+    for name in {"table", "levels"} & accepted:
+        given[name] = read_table(getattr(arguments, name))
+    return given
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    p.add_argument("name", choices=FIGURES, help="which figure")
+    p.add_argument("--out", type=Path, required=True, help="where to write it, without the ending")
+    p.add_argument("--formats", nargs="+", choices=["svg", "pdf", "png"], default=["svg", "png"])
+    p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="the results table")
+    p.add_argument(
+        "--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority levels"
+    )
+    p.add_argument("--distances", nargs="+", type=Path, help="results/MODEL/distances.csv of each model")
+    for name, help in OPTIONS.items():
+        p.add_argument(f"--{name}", nargs="+" if name.endswith("s") else None, metavar="NAME", help=help)
+    program.run(main, p)
