@@ -1,0 +1,111 @@
+"""Evaluate a checkpoint, or all un-healed cuts of one in one process: lm-eval tasks, or held-out loss.
+
+python scripts/evaluate.py --checkpoint results/M/checkpoints/full --blocks full drop_3-5 drop_6-9 \\
+    --suite quiz --tasks knowledge reasoning --include results/texts/world/tasks --shots 0 \\
+    --out results/M/pruned/quiz
+python scripts/evaluate.py --checkpoint results/M/checkpoints/drop_3-5 \\
+    --adapter results/M/healed/drop_3-5/adapter --treatment healed --suite loss --loss \\
+    --tokens results/M/tokens/world-validation.safetensors --sequences 500 --length 128 \\
+    --out results/M/healed/drop_3-5/loss.json
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from deeper_layers import program
+from deeper_layers.errors import UserError
+from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
+
+# This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
+sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+
+
+def options():
+    p = program.parser("Evaluate a checkpoint, or all cuts of one: lm-eval tasks, or held-out loss.")
+    program.compute_options(p)
+    p.add_argument("--checkpoint", type=Path, required=True, help="folder with a manifest.json")
+    p.add_argument("--blocks", nargs="+", help="cuts of the checkpoint, as full drop_3-5; none: itself")
+    p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
+    p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
+    p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
+    p.add_argument("--batch", default="auto", help="sequences of a batch; auto: as many as fit")
+    p.add_argument("--code", default="", help="hash of the code, a part of every key")
+    p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    p.add_argument("--suite", required=True, help="name of the suite: a label")
+    p.add_argument("--out", type=Path, required=True, help="folder for --blocks, else the JSON file to write")
+    tasks = p.add_argument_group("lm-eval tasks")
+    tasks.add_argument("--tasks", nargs="+", help="names of tasks, groups or tags")
+    tasks.add_argument("--include", nargs="+", default=[], help="folders with tasks of our own")
+    tasks.add_argument("--shots", type=int, help="examples before each question; none: as the task says")
+    tasks.add_argument("--limit", type=int, help="the first documents of each task; none: all")
+    tasks.add_argument("--samples", action="store_true", help="keep the answer to every document")
+    loss = p.add_argument_group("held-out loss")
+    loss.add_argument("--loss", action="store_true", help="instead of tasks")
+    loss.add_argument("--tokens", type=Path, help="token file of the held-out text")
+    loss.add_argument("--sequences", type=int, help="how many documents, from the first")
+    loss.add_argument("--length", type=int, help="cut documents to this many tokens")
+    return p
+
+
+def main(arguments: Namespace) -> None:
+    suite = _suite(arguments)
+    facts = {"settings": suite.facts(), "precision": arguments.precision, "code": arguments.code}
+    treatment = arguments.treatment or ("healed" if arguments.adapter else "pruned")
+    labels = {"treatment": treatment, "suite": arguments.suite}
+    job = Job(arguments.checkpoint, arguments.blocks, arguments.adapter, arguments.out, facts, labels)
+    layers = _evaluate(job, suite, arguments) if job.missing else None
+    job.finish(layers)
+
+
+def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
+    needed = ["tokens", "sequences", "length"] if arguments.loss else ["tasks"]
+    for name in needed:
+        if getattr(arguments, name) is None:
+            raise UserError(f"give --{name}{' along with --loss' if arguments.loss else ', or --loss'}")
+    if arguments.loss:
+        return LossSuite(arguments.tokens, arguments.sequences, arguments.length)
+    include = tuple(map(Path, arguments.include))
+    return TaskSuite(tuple(arguments.tasks), include, arguments.shots, arguments.limit, arguments.samples)
+
+
+def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> dict:
+    """Write the results that are missing; returns the layers run for them."""
+    batch = None if arguments.batch == "auto" else int(arguments.batch)
+    what = f"{arguments.suite} of {job.labels['model']}"
+    if isinstance(suite, LossSuite):
+        from deeper_layers.family import Family
+        from deeper_layers.loss import losses
+        from deeper_layers.tokens import Tokens
+
+        documents = Tokens(suite.tokens).first(suite.sequences, suite.length)
+        family = Family(_model(arguments), job.missing, batch)
+        results = losses(family, documents, what, job.journal).items()
+    else:
+        from deeper_layers.evaluate import FamilyLM, evaluate, load_tasks
+        from deeper_layers.models import load_tokenizer
+
+        manager, tasks = load_tasks(suite)
+        tokenizer = load_tokenizer(arguments.checkpoint)
+        lm = FamilyLM(_model(arguments), tokenizer, job.missing, batch, what, job.journal)
+        family, results = lm.family, evaluate(lm, suite, manager, tasks)
+    with program.Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
+        for block, result in results:
+            job.write(block, result)
+            progress.update()
+    return family.layer_counts()
+
+
+def _model(arguments: Namespace):
+    how = {"precision": arguments.precision, "trust_remote_code": arguments.trust_remote_code}
+    if arguments.adapter is None:
+        from deeper_layers.models import load_model
+
+        return load_model(arguments.checkpoint, **how)
+    from deeper_layers.adapters import load_healed
+
+    return load_healed(arguments.checkpoint, arguments.adapter, **how).get_base_model()
+
+
+if __name__ == "__main__":
+    program.run(main, options())
