@@ -1,8 +1,10 @@
-"""The figures: each function takes data frames and returns a matplotlib Figure (see plots.py for the look).
+"""The figures: each function takes data frames and returns a matplotlib Figure (plots.py has the look).
 
 ``table`` and ``levels`` are those of table.py; ``distances`` maps each model to its distances.csv (first, n,
-distance, stderr). Options left out take the table's first strategy, first recipe and all metrics but
-those that say the same again.
+distance, stderr). ``models`` lists families, each a list of models. What is left out is the table's first
+strategy, its first recipe (none, if nothing was healed), and every metric but the normalised loss, which
+is the loss again. Every function raises UserError, saying what there is, if it is asked for what the table
+does not have.
 """
 
 from __future__ import annotations
@@ -13,17 +15,14 @@ from functools import wraps
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from . import plots
 from .blocks import Block
 from .errors import UserError
-from .plots import FRACTION, INK, label, look
+from .plots import FRACTION, GREY, INK, label, look
 from .table import PRUNED
 from .table import metrics as all_metrics
 
@@ -44,6 +43,8 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 # Distances
 
+FIRST, SIZE = r"first layer of the block, $\ell$", "layers in the block, $n$"
+
 
 @figure
 def distance_curves(distances: Mapping[str, pd.DataFrame]) -> Figure:
@@ -57,32 +58,33 @@ def distance_curves(distances: Mapping[str, pd.DataFrame]) -> Figure:
         best = closest(frame)
         ax.plot(best["first"], best["distance"], "k.-", lw=0.8, ms=4, label=r"$\ell^*(n)$", zorder=5)
         ax.set(title=model if len(distances) > 1 else "", ylim=(0, None))
-        ax.set_xlabel(r"first layer of the block, $\ell$")
-        ax.set_ylabel(r"angular distance $d(x^{(\ell)},\, x^{(\ell+n)})$")
-        bar = fig.colorbar(shade, ax=ax, pad=0.02, aspect=25, label="layers in the block, $n$")
+        bar = fig.colorbar(shade, ax=ax, pad=0.02, aspect=25, label=SIZE)
         plots.whole_numbers(ax.xaxis, bar.ax.yaxis)
     axes[0].legend()
+    fig.supxlabel(FIRST)
+    fig.supylabel(r"angular distance $d(x^{(\ell)},\, x^{(\ell+n)})$")
     return fig
 
 
 @figure
 def distance_map(distances: Mapping[str, pd.DataFrame]) -> Figure:
-    """Heat map of d over first layer l and block size n, rescaled to [0, 1] within each n (paper, figure 4)."""
+    """Heat map of d over first layer l and block size n, rescaled to [0, 1] for each n (paper, figure 4)."""
     fig, axes = plots.wrapped(len(distances), most=4, height=2.3)
     for ax, (model, frame) in zip(axes, distances.items(), strict=True):
         cells, best = rescaled(frame), closest(frame)
         mesh = ax.pcolormesh(
-            cells.columns,
-            cells.index,
-            np.ma.masked_invalid(cells),
-            **{"cmap": "viridis_r", "vmin": 0, "vmax": 1, "edgecolors": "face", "linewidth": 0.1},
+            *(cells.columns, cells.index, np.ma.masked_invalid(cells)),
+            cmap="viridis_r",
+            vmin=0,
+            vmax=1,
         )
         ax.plot(best["first"], best["n"], "k.", ms=3, label=r"$\ell^*(n)$")
         ax.set(title=model if len(distances) > 1 else "")
-        ax.set(xlabel=r"first layer of the block, $\ell$", ylabel="layers in the block, $n$")
         ax.grid(False)
         plots.whole_numbers(ax.xaxis, ax.yaxis)
     axes[0].legend(loc="upper right")
+    fig.supxlabel(FIRST)
+    fig.supylabel(SIZE)
     fig.colorbar(mesh, ax=list(axes), pad=0.02, aspect=25, label="distance, rescaled for each $n$")
     return fig
 
@@ -107,68 +109,88 @@ def _removable(frame: pd.DataFrame) -> pd.DataFrame:
 
 # Scores against the fraction removed
 
+Families = Sequence[Sequence[str]]
+
 
 @figure
 def healing(
     table: pd.DataFrame,
     levels: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
+    models: Families | None = None,
     metrics: Sequence[str] | None = None,
     strategy: str | None = None,
     recipe: str | None = None,
 ) -> Figure:
     """Every metric against the fraction of layers removed, healed and un-healed (paper, figures 2, 3, 6).
 
-    ``models`` lists the panels, each a family of models; by default each model has its own. The metrics of
-    a single panel stand side by side; several panels give a row for each metric. A diamond at 0 is the
-    unpruned model after the same healing: what healing does without a cut.
+    A panel for each family (by default each model is its own) and metric. A diamond at 0 is the uncut model
+    after the same healing: what more training alone does.
     """
     families = models or [[model] for model in table["model"].unique()]
-    metrics, strategy, recipe = _metrics(table, metrics), _strategy(table, strategy), _recipe(table, recipe)
+    metrics, treatments = _metrics(table, metrics), _treatments(table, recipe)
+    strategy = strategy or table["strategy"].iloc[0]
+    fig, axes = _family_panels(families, metrics)
+    drawn: set[str] = set()
+    for row, family in zip(axes, families, strict=True):
+        for ax, metric in zip(row, metrics, strict=True):
+            for model in family:
+                for treatment in treatments:
+                    rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+                    plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
+            drawn |= plots.references(ax, table, levels, family, metric)
+        if len(family) > 1:
+            lines = [plots.handle(model, color=plots.model_colour(table, model)) for model in family]
+            row[0].legend(handles=lines)
+    colour = plots.model_colour(table, families[0][0]) if sum(map(len, families)) == 1 else INK
+    handles = [plots.handle(label(treatment), **look(colour, treatment)) for treatment in treatments]
+    plots.key(fig, [*handles, *plots.usual_handles(table, drawn, colour)])
+    return fig
+
+
+def _family_panels(families: Families, metrics: Sequence[str]) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes [family, metric]: families side by side while they fit, else below each other."""
+    labels = [label(metric) for metric in metrics]
+    names = [family[0] if len(family) == 1 else "" for family in families]
     if len(families) == 1:
         fig, axes = plots.wrapped(len(metrics), most=4, height=1.8)
-        axes = axes[:, None]
-    else:
-        fig, axes = plots.panels(len(metrics), len(families), height=1.5, sharey="row")
-    drawn: set[str] = set()
-    for row, metric in zip(axes, metrics, strict=True):
-        for ax, family in zip(row, families, strict=True):
-            for model in family:
-                rows = _rows(table, model=model, strategy=strategy)
-                _before_and_after(ax, rows, metric, recipe, plots.model_colour(table, model))
-            drawn |= plots.references(ax, table, levels, family, metric)
-            ax.set(xlabel=FRACTION, ylabel=label(metric))
-            if len(families) > 1:
-                ax.label_outer()
-    _name_families(axes[0], table, families)
-    colour = plots.model_colour(table, families[0][0]) if sum(map(len, families)) == 1 else INK
-    plots.key(fig, _treatment_handles(table, recipe, colour) + plots.level_handles(drawn))
-    return fig
+        for ax, name in zip(axes, labels, strict=True):
+            ax.set(xlabel=FRACTION, ylabel=name)
+        return fig, axes[None]
+    if len(families) <= 4:
+        fig, axes = plots.panels(len(metrics), len(families), height=1.45, sharex="col", sharey="row")
+        plots.frame(axes, titles=names, names=labels)
+        return fig, axes.T
+    fig, axes = plots.panels(len(families), len(metrics), height=1.25, sharex=True, sharey="col")
+    plots.frame(axes, titles=labels, names=names)
+    return fig, axes
 
 
 @figure
 def strategies(
     table: pd.DataFrame,
     levels: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
+    models: Families | None = None,
     metrics: Sequence[str] | None = None,
     recipe: str | None = None,
 ) -> Figure:
     """The strategies against each other for one model, un-healed and healed (paper, figures 1d and 5)."""
-    model, metrics, recipe = _one_model(table, models), _metrics(table, metrics), _recipe(table, recipe)
-    fig, axes = plots.panels(len(metrics), 2, height=1.35, sharex=True, sharey="row")
+    model, metrics, treatments = (
+        _one_model(table, models),
+        _metrics(table, metrics),
+        _treatments(table, recipe),
+    )
+    names = _rows(table, model=model)["strategy"].unique()
+    fig, axes = plots.panels(len(metrics), len(treatments), height=1.35, sharex=True, sharey="row")
     drawn: set[str] = set()
-    names = list(_rows(table, model=model)["strategy"].unique())
     for row, metric in zip(axes, metrics, strict=True):
-        for ax, treatment in zip(row, (PRUNED, recipe), strict=True):
-            for strategy in names:
+        for ax, treatment in zip(row, treatments, strict=True):
+            for strategy in reversed(names):  # the first on top, inside the larger marks of the others
                 rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
-                plots.curve(ax, rows, metric, **_strategy_look(table, strategy, treatment))
+                plots.curve(ax, rows, metric, **plots.strategy_look(table, strategy, treatment))
             drawn |= plots.references(ax, table, levels, [model], metric)
-        row[0].set_ylabel(label(metric))
-    _before_after_titles(axes, recipe)
-    handles = [Line2D([], [], label=s, **_strategy_look(table, s, recipe)) for s in names]
-    plots.key(fig, [*handles, plots.band_handle(), *plots.level_handles(drawn)])
+    plots.frame(axes, map(label, treatments), map(label, metrics))
+    handles = [plots.handle(s, **plots.strategy_look(table, s, treatments[-1])) for s in names]
+    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
     return fig
 
 
@@ -176,23 +198,24 @@ def strategies(
 def loss(
     table: pd.DataFrame,
     levels: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
+    models: Families | None = None,
     strategy: str | None = None,
     recipe: str | None = None,
 ) -> Figure:
     """Held-out loss over ln V before and after healing, all models together, chance = 1 (paper, figure 3)."""
-    strategy, recipe = _strategy(table, strategy), _recipe(table, recipe)
-    names = [m for family in models for m in family] if models else list(table["model"].unique())
-    fig, axes = plots.panels(1, 2, height=2.0, sharey=True)
-    for ax, treatment in zip(axes[0], (PRUNED, recipe), strict=True):
+    names, treatments = _flat(table, models), _treatments(table, recipe)
+    metric, strategy = _loss(table, "normalised_loss"), strategy or table["strategy"].iloc[0]
+    fig, axes = plots.panels(1, len(treatments), height=1.7 + 0.05 * len(names), sharey=True)
+    for ax, treatment in zip(axes[0], treatments, strict=True):
         for model in names:
             rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
-            plots.curve(ax, rows, "normalised_loss", **look(plots.model_colour(table, model), treatment))
-        drawn = plots.references(ax, table, levels, names, "normalised_loss")
-    axes[0, 0].set_ylabel(label("normalised_loss"))
-    _before_after_titles(axes, recipe)
-    handles = [Line2D([], [], label=m, **look(plots.model_colour(table, m), recipe)) for m in names]
-    plots.key(fig, [*handles, plots.band_handle(), *plots.level_handles(drawn)])
+            plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
+        drawn = plots.references(ax, table, levels, names, metric)
+    plots.frame(axes, map(label, treatments), [label(metric)])
+    handles = [
+        plots.handle(model, **look(plots.model_colour(table, model), treatments[-1])) for model in names
+    ]
+    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
     return fig
 
 
@@ -200,27 +223,32 @@ def loss(
 def recipes(
     table: pd.DataFrame,
     levels: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
+    models: Families | None = None,
     metrics: Sequence[str] | None = None,
     strategy: str | None = None,
     recipes: Sequence[str] | None = None,
 ) -> Figure:
-    """Several healing recipes of one model: seeds, LoRA ranks, ... (paper, figures 8 and 9)."""
-    model, metrics, strategy = _one_model(table, models), _metrics(table, metrics), _strategy(table, strategy)
-    recipes = recipes or [t for t in table["treatment"].unique() if t != PRUNED]
+    """Healing recipes of one model against each other: seeds, LoRA ranks, ... (paper, figures 8 and 9)."""
+    model, metrics, strategy = (
+        _one_model(table, models),
+        _metrics(table, metrics),
+        strategy or table["strategy"].iloc[0],
+    )
+    recipes = recipes or _healed(table)
     fig, axes = plots.wrapped(len(metrics), most=4, height=1.8)
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(recipes)))
-    looks = {PRUNED: look(plots.GREY, PRUNED)}
+    looks = {PRUNED: look(GREY, PRUNED)}
     looks |= {recipe: look(shade, recipe) for recipe, shade in zip(recipes, shades, strict=True)}
     drawn: set[str] = set()
     for ax, metric in zip(axes, metrics, strict=True):
         for treatment, style in looks.items():
-            rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
-            plots.curve(ax, rows if treatment == PRUNED else rows[rows["n"] > 0], metric, **style)
+            plots.curve(
+                ax, _rows(table, model=model, strategy=strategy, treatment=treatment), metric, **style
+            )
         drawn |= plots.references(ax, table, levels, [model], metric)
         ax.set(xlabel=FRACTION, ylabel=label(metric))
-    handles = [Line2D([], [], label=label(treatment), **style) for treatment, style in looks.items()]
-    plots.key(fig, [*handles, plots.band_handle(), *plots.level_handles(drawn)])
+    handles = [plots.handle(label(treatment), **style) for treatment, style in looks.items()]
+    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
     return fig
 
 
@@ -228,66 +256,79 @@ def recipes(
 def retained(
     table: pd.DataFrame,
     levels: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
+    models: Families | None = None,
     metrics: Sequence[str] | None = None,
     strategy: str | None = None,
     recipe: str | None = None,
 ) -> Figure:
-    """What is left of each metric: 100 % is the unpruned model, 0 % is chance. A row of panels a model."""
-    strategy, recipe = _strategy(table, strategy), _recipe(table, recipe)
-    names = [m for family in models for m in family] if models else list(table["model"].unique())
-    metrics = _metrics(table, metrics)
-    fig, axes = plots.panels(len(names), 2, height=1.7, sharex=True, sharey=True)
+    """What is left of each metric: 100 % is the unpruned model, 0 % is chance. A row of panels a model.
+
+    Left out, unless asked for, is what the unpruned model does not do better than chance (3 standard
+    errors) and what has no chance level.
+    """
+    names, treatments = _flat(table, models), _treatments(table, recipe)
+    strategy = strategy or table["strategy"].iloc[0]
+    fig, axes = plots.panels(len(names), len(treatments), height=1.8, sharex=True, sharey=True)
+    shown = {model: metrics or learned(table, levels, model) for model in names}
     for row, model in zip(axes, names, strict=True):
-        for ax, treatment in zip(row, (PRUNED, recipe), strict=True):
-            for metric in metrics:
-                rows = retention(table, levels, model, metric, strategy, treatment)
-                plots.curve(ax, rows, metric, **look(plots.metric_colour(_metrics(table), metric), treatment))
-            for height, level in ((100, "unpruned"), (0, "chance")):
+        for ax, treatment in zip(row, treatments, strict=True):
+            for metric in shown[model]:
+                rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+                rows = retention(rows, table, levels, model, metric)
+                plots.curve(ax, rows, metric, **look(plots.metric_colour(table, metric), treatment))
+            for level, height in {"unpruned": 100, "chance": 0}.items():
                 ax.axhline(height, zorder=1, **plots.LEVEL_LOOKS[level])
-        row[0].set_ylabel("retained (%)" if len(names) == 1 else f"{model}\nretained (%)")
-    axes[0, 0].set_ylim(bottom=max(-40, axes[0, 0].get_ylim()[0]))
-    _before_after_titles(axes, recipe)
-    handles = [
-        Line2D([], [], label=label(m), **look(plots.metric_colour(_metrics(table), m), recipe))
-        for m in metrics
-    ]
-    plots.key(fig, [*handles, plots.band_handle(), *plots.level_handles(["unpruned", "chance"])])
+    low, high = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(max(low, -25), min(high, 130))
+    rows = ["retained (%)"] if len(names) == 1 else [f"{model}\nretained (%)" for model in names]
+    plots.frame(axes, map(label, treatments), rows)
+    known = [metric for metric in _metrics(table) if any(metric in each for each in shown.values())]
+    handles = [plots.handle(label(m), **look(plots.metric_colour(table, m), treatments[-1])) for m in known]
+    plots.key(fig, [*handles, *plots.usual_handles(table, ["unpruned", "chance"])])
     return fig
 
 
+def learned(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
+    """The metrics whose unpruned score is more than 3 standard errors away from chance."""
+    found = []
+    for metric in _metrics(table):
+        full, chance = plots.unpruned(table, model), _chance(levels, model, metric)
+        if chance is not None and abs(full[metric] - chance) > 3 * full[f"{metric}_stderr"]:
+            found.append(metric)
+    return found
+
+
 def retention(
-    table: pd.DataFrame, levels: pd.DataFrame, model: str, metric: str, strategy: str, treatment: str
+    rows: pd.DataFrame, table: pd.DataFrame, levels: pd.DataFrame, model: str, metric: str
 ) -> pd.DataFrame:
-    """Rows of the table with ``metric`` and its standard error in per cent of the way from chance to the
-    unpruned model, which counts as exact. Raises UserError for a metric whose chance is not known."""
-    chance = levels.query("model == @model and metric == @metric and level == 'chance'")["value"]
-    if chance.empty:
+    """``rows`` with the metric and its standard error in per cent of the way from chance to the unpruned
+    model, both taken as exact."""
+    chance = _chance(levels, model, metric)
+    if chance is None:
         raise UserError(f"retained: chance is not known for {metric}: leave it out of --metrics")
-    scale = 100 / (plots.unpruned(table, model, metric) - chance.iloc[0])
-    rows = _rows(table, model=model, strategy=strategy, treatment=treatment).copy()
-    rows[metric] = (rows[metric] - chance.iloc[0]) * scale
-    rows[f"{metric}_stderr"] *= abs(scale)
-    return rows
+    scale = 100 / (plots.unpruned(table, model)[metric] - chance)
+    stderr = f"{metric}_stderr"
+    return rows.assign(**{metric: (rows[metric] - chance) * scale, stderr: rows[stderr] * abs(scale)})
 
 
 # Where the blocks lie, and whether the distance chooses well
 
 
 @figure
-def layer_map(table: pd.DataFrame, models: Sequence[Sequence[str]] | None = None) -> Figure:
-    """Which layers each strategy removes as n grows, for one model: coloured cells are gone."""
+def layer_map(table: pd.DataFrame, models: Families | None = None) -> Figure:
+    """Which layers each strategy removes from one model as n grows: coloured layers are gone."""
     model = _one_model(table, models)
-    names = list(_rows(table, model=model)["strategy"].unique())
-    fig, axes = plots.wrapped(len(names), most=4, height=2.0)
+    names = _rows(table, model=model)["strategy"].unique()
+    fig, axes = plots.wrapped(len(names), most=4, height=1.9)
     for ax, strategy in zip(axes, names, strict=True):
-        rows = _rows(table, model=model, strategy=strategy, treatment=PRUNED)
+        rows = _rows(table, model=model, strategy=strategy, treatment=PRUNED).query("n > 0")
         first = rows["block"].map(lambda name: Block.parse(name).first)
-        ax.barh(rows["n"], rows["n_layers"], left=-0.5, height=0.85, color="#e8e8e8")
-        ax.barh(
-            rows["n"], rows["n"], left=first - 0.5, height=0.85, color=plots.strategy_colour(table, strategy)
-        )
-        ax.set(title=strategy, xlabel="layer", ylabel="layers removed, $n$")
+        n_layers = rows["n_layers"].iloc[0]
+        colour = plots.strategy_colour(table, strategy)
+        ax.barh(rows["n"], n_layers, left=-0.5, height=0.8, color="#e4e4e4")
+        ax.barh(rows["n"], rows["n"], left=first - 0.5, height=0.8, color=colour)
+        ax.set(title=strategy, xlabel="layer", ylabel="layers removed, $n$", xlim=(-0.5, n_layers - 0.5))
+        ax.margins(y=0.02)
         ax.grid(False)
         ax.label_outer()
         plots.whole_numbers(ax.xaxis, ax.yaxis)
@@ -295,116 +336,99 @@ def layer_map(table: pd.DataFrame, models: Sequence[Sequence[str]] | None = None
 
 
 @figure
-def distance_loss(
-    table: pd.DataFrame,
-    models: Sequence[Sequence[str]] | None = None,
-    recipe: str | None = None,
-) -> Figure:
-    """Does the distance choose well? The loss that each cut costs against its angular distance, one model.
+def distance_loss(table: pd.DataFrame, models: Families | None = None, recipe: str | None = None) -> Figure:
+    """Does the distance choose well? What each cut of one model costs in loss, against its distance.
 
-    Grey lines join the blocks of equal n: where they rise, the closer block was the better one. The title
-    gives Spearman's rank correlation over all blocks.
+    Grey lines join blocks of equal n: where they rise, the closer block was the better one.
     """
-    model, recipe = _one_model(table, models), _recipe(table, recipe)
-    fig, axes = plots.panels(1, 2, height=2.1, sharex=True)
+    model, treatments, metric = _one_model(table, models), _treatments(table, recipe), _loss(table, "loss")
+    names = _rows(table, model=model)["strategy"].unique()
+    fig, axes = plots.panels(1, len(treatments), height=2.6, sharex=True)
     shade = ScalarMappable(Normalize(1, table["n"].max()), "viridis")
-    for ax, treatment in zip(axes[0], (PRUNED, recipe), strict=True):
-        rows = _rows(table, model=model, treatment=treatment)
-        rows = rows.assign(lost=rows["loss"] - plots.unpruned(table, model, "loss"))[rows["n"] > 0]
+    for ax, treatment in zip(axes[0], treatments, strict=True):
+        rows = _rows(table, model=model, treatment=treatment).query("n > 0")
+        rows = rows.assign(lost=rows[metric] - plots.unpruned(table, model)[metric])
         for _, same in rows.groupby("n"):
-            ax.plot(same["distance"], same["lost"], color="#bbbbbb", lw=0.7, zorder=1)
-        for strategy, chosen in rows.groupby("strategy", sort=False):
-            marker = _strategy_look(table, strategy, recipe)["marker"]
-            ax.scatter(
-                chosen["distance"],
-                chosen["lost"],
-                c=chosen["n"],
-                norm=shade.norm,
-                cmap=shade.cmap,
-                marker=marker,
-                s=14,
-            )
-        rank = rows.drop_duplicates("block")[["distance", "lost"]].rank().corr().iloc[0, 1]
-        ax.set(
-            title=f"{label(treatment)}: rank correlation {rank:.2f}", xlabel="angular distance of the block"
-        )
+            ax.plot(same["distance"], same["lost"], color="#bbbbbb", linewidth=0.8, zorder=1)
+        for strategy in reversed(names):
+            chosen = rows[rows["strategy"] == strategy]
+            colours = shade.to_rgba(chosen["n"])
+            size, faces = (10, colours) if strategy == names[0] else (22, "white")
+            size *= plots.crowded(len(chosen)) ** 2
+            marks = {"s": size, "facecolors": faces, "edgecolors": colours, "linewidths": 0.8}
+            ax.scatter(chosen["distance"], chosen["lost"], **marks)
+        rank, better, rivals = choice_quality(rows)
+        note = f"rank correlation {rank:.2f}\ncloser is better for {better} of {rivals} $n$"
+        ax.text(0.5, 1.02, note, transform=ax.transAxes, ha="center", va="bottom", fontsize=6)
+        ax.set_title(label(treatment), pad=19)
+        ax.set_xlabel("angular distance of block")
     axes[0, 0].set_ylabel("loss added (nats)")
-    fig.colorbar(shade, ax=list(axes[0]), label="layers removed, $n$")
+    bar = fig.colorbar(shade, ax=list(axes[0]), location="bottom", label="layers removed, $n$", aspect=40)
+    plots.whole_numbers(bar.ax.xaxis)
+    looks = [look(INK, treatments[-1], hollow=strategy != names[0]) | {"linestyle": ""} for strategy in names]
+    handles = [plots.handle(strategy, **marks) for strategy, marks in zip(names, looks, strict=True)]
+    plots.key(fig, [*handles, plots.handle("equal $n$", color="#bbbbbb", linewidth=0.8)])
     return fig
 
 
-# Shared by the figures
+def choice_quality(rows: pd.DataFrame) -> tuple[float, int, int]:
+    """Of rows with n, block, distance and the loss ``lost``: Spearman's rank correlation over all blocks;
+    and, of the n for which strategies chose different blocks, how many lost least with the closest; how many
+    there are."""
+    blocks = rows.drop_duplicates("block")
+    rank = blocks[["distance", "lost"]].rank().corr().iloc[0, 1]
+    rivals = [same for _, same in blocks.groupby("n") if len(same) > 1]
+    return rank, sum(same["distance"].idxmin() == same["lost"].idxmin() for same in rivals), len(rivals)
+
+
+# What is asked for, or what the table has
 
 
 def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
-    """The rows whose columns have these values. Raises UserError that lists what there is, if none."""
     for column, value in where.items():
-        if value not in set(table[column]):
-            there = ", ".join(map(str, table[column].unique()))
-            raise UserError(f"the table has no {column} {value!r} here; it has {there}")
+        there = table[column].unique()
+        if value not in there:
+            raise UserError(f"the table has no {column} {value!r} here; it has {', '.join(map(str, there))}")
         table = table[table[column] == value]
     return table
 
 
 def _metrics(table: pd.DataFrame, wanted: Sequence[str] | None = None) -> list[str]:
-    """``wanted``, or all but the normalised loss, which is the loss over again."""
     there = all_metrics(table)
-    missing = sorted(set(wanted or []) - set(there))
-    if missing:
-        raise UserError(f"the table has no metric {missing[0]!r}; it has {', '.join(there)}")
+    for metric in wanted or []:
+        if metric not in there:
+            raise UserError(f"the table has no metric {metric!r}; it has {', '.join(there)}")
     return list(wanted or [name for name in there if not name.endswith("normalised_loss")])
 
 
-def _strategy(table: pd.DataFrame, wanted: str | None) -> str:
-    return wanted or table["strategy"].iloc[0]
+def _loss(table: pd.DataFrame, name: str) -> str:
+    """The column ``loss`` or ``normalised_loss``, or the first one of several loss suites."""
+    for metric in all_metrics(table):
+        if metric == name or metric.endswith(f"_{name}") and not metric.endswith(f"normalised_{name}"):
+            return metric
+    raise UserError(f"the table has no {name}: this figure needs a loss suite")
 
 
-def _recipe(table: pd.DataFrame, wanted: str | None) -> str:
-    healed = [t for t in table["treatment"].unique() if t != PRUNED]
-    if not (wanted or healed):
-        raise UserError("the table has no healed rows: make it with --recipes")
-    return wanted or healed[0]
+def _healed(table: pd.DataFrame) -> list[str]:
+    return [treatment for treatment in table["treatment"].unique() if treatment != PRUNED]
 
 
-def _one_model(table: pd.DataFrame, models: Sequence[Sequence[str]] | None) -> str:
-    names = [m for family in models for m in family] if models else list(table["model"].unique())
+def _treatments(table: pd.DataFrame, recipe: str | None) -> list[str]:
+    """Un-healed, then the recipe, if there is one."""
+    return [PRUNED, *([recipe] if recipe else _healed(table)[:1])]
+
+
+def _flat(table: pd.DataFrame, models: Families | None) -> list[str]:
+    return [model for family in models for model in family] if models else list(table["model"].unique())
+
+
+def _one_model(table: pd.DataFrame, models: Families | None) -> str:
+    names = _flat(table, models)
     if len(names) != 1:
-        raise UserError(f"this figure is of one model: choose with --models one of {', '.join(names)}")
+        raise UserError(f"this figure shows one model: choose with --models one of {', '.join(names)}")
     return names[0]
 
 
-def _before_and_after(ax: Axes, rows: pd.DataFrame, metric: str, recipe: str, colour) -> None:
-    """The un-healed curve from n = 0, the healed one from n = 1, and the control, if any, at 0."""
-    healed = _rows(rows, treatment=recipe)
-    plots.curve(ax, healed[healed["n"] > 0], metric, **look(colour, recipe))
-    plots.curve(ax, _rows(rows, treatment=PRUNED), metric, **look(colour, PRUNED))
-    control = healed[healed["n"] == 0]
-    ax.errorbar(0 * control["n"], control[metric], control[f"{metric}_stderr"], color=colour, **plots.CONTROL)
-
-
-def _treatment_handles(table: pd.DataFrame, recipe: str, colour) -> list[Artist]:
-    handles = [plots.treatment_handle(treatment, colour) for treatment in (recipe, PRUNED)]
-    if ((table["treatment"] == recipe) & (table["n"] == 0)).any():
-        handles.append(Line2D([], [], color=colour, label=f"{label(recipe)}, not cut", **plots.CONTROL))
-    return [*handles, plots.band_handle(colour)]
-
-
-def _strategy_look(table: pd.DataFrame, strategy: str, treatment: str) -> dict:
-    hollow = strategy != table["strategy"].iloc[0]
-    return look(plots.strategy_colour(table, strategy), treatment, hollow)
-
-
-def _before_after_titles(axes: np.ndarray, recipe: str) -> None:
-    for ax, treatment in zip(axes[0], (PRUNED, recipe), strict=True):
-        ax.set_title(label(treatment))
-    for ax in axes[-1]:
-        ax.set_xlabel(FRACTION)
-
-
-def _name_families(axes: Sequence[Axes], table: pd.DataFrame, families: Sequence[Sequence[str]]) -> None:
-    """The model as a title over each panel of one, a legend in each panel of several."""
-    for ax, family in zip(axes, families, strict=False):
-        if len(family) > 1:
-            ax.legend(handles=[Line2D([], [], color=plots.model_colour(table, m), label=m) for m in family])
-        elif len(families) > 1:
-            ax.set_title(family[0])
+def _chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
+    chance = levels[(levels["model"] == model) & (levels["metric"] == metric) & (levels["level"] == "chance")]
+    return None if chance.empty else chance["value"].iloc[0]

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .errors import UserError
 from .files import replacing
-from .table import PRUNED
+from .table import PRUNED, metrics
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and the width of both
 
@@ -35,6 +35,7 @@ STYLE = {
     "axes.titlesize": 7,
     "axes.titleweight": "bold",
     "axes.labelsize": 7,
+    "figure.labelsize": 7,
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,
     "legend.fontsize": 6.5,
@@ -63,7 +64,7 @@ STYLE = {
 }
 
 # Paul Tol's muted colours for models, Okabe and Ito's for strategies and metrics, viridis for recipes.
-MODEL_COLOURS = ["#332288", "#44AA99", "#CC6677", "#999933", "#88CCEE", "#882255", "#DDCC77", "#117733"]
+MODEL_COLOURS = ["#332288", "#44AA99", "#CC6677", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77"]
 STRATEGY_COLOURS = {"similarity": "#0072B2", "deepest": "#D55E00"}
 MORE_STRATEGIES = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 METRIC_COLOURS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#0072B2", "#D55E00"]
@@ -84,9 +85,55 @@ LABELS = {
     "boolq": "BoolQ",
     "gsm8k": "GSM8K",
     "hellaswag": "HellaSwag",
+    "yesno": "yes/no",
     PRUNED: "un-healed",
 }
 FRACTION = "layers removed (%)"
+
+
+# Making and saving a figure
+
+
+def panels(
+    rows: int, columns: int, height: float, one: float = COLUMN / 2, **share
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes [rows, columns]: as wide as one column of a paper if panels ``one`` inch wide
+    or more fit, else as both; ``height`` inches a row. ``share``: sharex and sharey of subplots."""
+    width = COLUMN if columns * one <= COLUMN else PAGE
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **share)
+
+
+def wrapped(count: int, most: int, height: float, **size) -> tuple[Figure, np.ndarray]:
+    """A figure and its ``count`` axes, in rows of at most ``most``."""
+    columns = min(count, most)
+    figure, axes = panels(math.ceil(count / columns), columns, height, **size)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, axes.flatten()[:count]
+
+
+def frame(axes: np.ndarray, titles: Iterable[str], names: Iterable[str]) -> None:
+    """Of axes [rows, columns]: titles over the columns, names beside the rows, the fraction removed below."""
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(name)
+    for ax in axes[-1]:
+        ax.set_xlabel(FRACTION)
+
+
+def key(figure: Figure, handles: Sequence[Artist]) -> None:
+    """The legend above all panels: as few lines as fit the width, equally long."""
+    names = [len(handle.get_label()) for handle in handles]
+    em = STYLE["legend.fontsize"]
+    for lines in range(1, len(handles) + 1):
+        columns = math.ceil(len(handles) / lines)
+        widths = [part.max() for part in np.array_split(names, columns)]  # as legend() fills them
+        # Around each name: line 2.4 em, gap 0.8, space to the next 1.4; a letter is about 0.53 em.
+        if sum(4.6 + 0.53 * width for width in widths) * em <= 72 * figure.get_figwidth():
+            break
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -99,45 +146,84 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(aside, format=ending[1:], metadata=undated[ending])
 
 
-def panels(
-    rows: int, columns: int, height: float, one: float = COLUMN / 2, **share
-) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes [rows, columns]: as wide as one column of a paper if panels at least ``one``
-    inches wide fit, else as both; ``height`` inches a row. ``share``: sharex, sharey of subplots."""
-    width = COLUMN if columns * one <= COLUMN else PAGE
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **share)
-
-
-def wrapped(count: int, most: int, height: float, **size) -> tuple[Figure, np.ndarray]:
-    """A figure and its ``count`` axes in rows of at most ``most``."""
-    columns = min(count, most)
-    figure, axes = panels(math.ceil(count / columns), columns, height, **size)
-    for spare in axes.flat[count:]:
-        spare.remove()
-    return figure, axes.flatten()[:count]
+# Looks
 
 
 def label(name: str) -> str:
-    """What readers call a metric, treatment or strategy of the table."""
+    """What readers call a metric or a treatment of the table."""
     return LABELS.get(name, name.replace("_", " "))
 
 
 def look(colour, treatment: str, hollow: bool = False) -> dict:
-    """Line and marker of a curve."""
-    style = {"linestyle": ":", "marker": "*", "markersize": 5} if treatment == PRUNED else {"marker": "o"}
-    return {"color": colour, "markerfacecolor": "white" if hollow else colour, **style}
+    """Line and marker of a curve; hollow markers are larger, so that a filled one fits inside."""
+    line, marker, size = (":", "*", 5) if treatment == PRUNED else ("-", "o", 3)
+    face, size = ("white", size + 1.6) if hollow else (colour, size)
+    return {
+        "color": colour,
+        "linestyle": line,
+        "marker": marker,
+        "markersize": size,
+        "markerfacecolor": face,
+    }
+
+
+def strategy_look(table: pd.DataFrame, strategy: str, treatment: str) -> dict:
+    """The table's first strategy is filled, the others are hollow."""
+    hollow = strategy != table["strategy"].iloc[0]
+    return look(strategy_colour(table, strategy), treatment, hollow)
+
+
+def strategy_colour(table: pd.DataFrame, strategy: str) -> str:
+    others = [name for name in table["strategy"].unique() if name not in STRATEGY_COLOURS]
+    return STRATEGY_COLOURS.get(strategy) or _nth(MORE_STRATEGIES, others.index(strategy))
+
+
+def model_colour(table: pd.DataFrame, model: str) -> str:
+    """By the model's place in the table, so that it is the same in every figure of a study."""
+    return _nth(MODEL_COLOURS, list(table["model"].unique()).index(model))
+
+
+def metric_colour(table: pd.DataFrame, metric: str) -> str:
+    return _nth(METRIC_COLOURS, metrics(table).index(metric))
+
+
+def _nth(colours: Sequence[str], i: int) -> str:
+    return colours[i % len(colours)]
+
+
+def whole_numbers(*axes: Axis) -> None:
+    """Ticks at whole numbers only: layers are counted."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+
+
+# Drawing
 
 
 def curve(ax: Axes, rows: pd.DataFrame, metric: str, **look) -> None:
-    """Draw a metric of the table's ``rows`` against the percentage of layers removed, with its band."""
+    """Draw a metric against the percentage of layers removed, with its band.
+
+    ``rows`` are those of one model, strategy and treatment. A healed model that was not cut is a control:
+    drawn apart, as a diamond at 0.
+    """
     rows = rows.dropna(subset=metric).sort_values("n")
+    control = rows[(rows["n"] == 0) & (rows["treatment"] != PRUNED)]
+    rows = rows.drop(control.index)
     x, y = 100 * rows["fraction_removed"], rows[metric]
-    ax.plot(x, y, **look)
+    ax.plot(x, y, **look | {"markersize": crowded(len(rows)) * look["markersize"]})
     band(ax, x, y, rows[f"{metric}_stderr"], look["color"])
+    for _, row in control.iterrows():
+        ax.errorbar(0, row[metric], row[f"{metric}_stderr"], color=look["color"], zorder=3, **CONTROL)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def crowded(points: int) -> float:
+    """The factor that keeps the markers of a curve apart: 1 up to 16 points, then smaller."""
+    return min(1, max(0.45, 4 / max(points, 1) ** 0.5))
 
 
 def band(ax: Axes, x: pd.Series, y: pd.Series, stderr: pd.Series, colour) -> None:
+    """± 1 standard error about a curve; nothing where it is not known."""
     ax.fill_between(x, y - stderr, y + stderr, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -148,62 +234,27 @@ def references(
     here = levels[levels["model"].isin(models) & (levels["metric"] == metric)]
     lines = {(row.level, row.value) for row in here.itertuples()}
     if len(models) == 1:
-        lines.add(("unpruned", unpruned(table, models[0], metric)))
+        lines.add(("unpruned", unpruned(table, models[0])[metric]))
     for name, value in sorted(lines):
         ax.axhline(value, zorder=1, **LEVEL_LOOKS[name])
     return {name for name, _ in lines}
 
 
-def unpruned(table: pd.DataFrame, model: str, metric: str) -> float:
-    """The score of the full model. Raises UserError if the table has none."""
-    full = table.query("model == @model and n == 0 and treatment == @PRUNED")[metric]
+def unpruned(table: pd.DataFrame, model: str) -> pd.Series:
+    """The row of the full model. Raises UserError if the table has none."""
+    full = table[(table["model"] == model) & (table["n"] == 0) & (table["treatment"] == PRUNED)]
     if full.empty:
         raise UserError(f"the table has no unpruned row (n = 0) of {model}")
     return full.iloc[0]
 
 
-def key(
-    figure: Figure, handles: Iterable[Artist], title: str | None = None, columns: int | None = None
-) -> None:
-    """The legend above all panels."""
-    handles = list(handles)
-    fits = 3 if figure.get_figwidth() == COLUMN else 6
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=columns or min(len(handles), fits), title=title
-    )
+def handle(name: str, **look) -> Line2D:
+    return Line2D([], [], label=name, **look)
 
 
-def treatment_handle(treatment: str, colour=INK, name: str | None = None, hollow: bool = False) -> Line2D:
-    return Line2D([], [], label=name or label(treatment), **look(colour, treatment, hollow))
-
-
-def level_handles(drawn: Iterable[str]) -> list[Line2D]:
-    return [Line2D([], [], label=name, **LEVEL_LOOKS[name]) for name in LEVEL_LOOKS if name in set(drawn)]
-
-
-def band_handle(colour=INK) -> Patch:
-    return Patch(facecolor=colour, alpha=0.2, linewidth=0, label="± 1 standard error")
-
-
-def whole_numbers(*axes: Axis) -> None:
-    """Ticks at whole numbers only: layers are counted."""
-    for axis in axes:
-        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
-
-
-def model_colour(table: pd.DataFrame, model: str) -> str:
-    """By the model's place in the table, so that it is the same in every figure of a study."""
-    return _nth(MODEL_COLOURS, list(table["model"].unique()).index(model))
-
-
-def metric_colour(known: Sequence[str], metric: str) -> str:
-    return _nth(METRIC_COLOURS, list(known).index(metric))
-
-
-def strategy_colour(table: pd.DataFrame, strategy: str) -> str:
-    others = [s for s in table["strategy"].unique() if s not in STRATEGY_COLOURS]
-    return STRATEGY_COLOURS.get(strategy) or _nth(MORE_STRATEGIES, others.index(strategy))
-
-
-def _nth(colours: Sequence[str], i: int) -> str:
-    return colours[i % len(colours)]
+def usual_handles(table: pd.DataFrame, drawn: Iterable[str], colour=INK) -> list[Artist]:
+    """Legend entries of what most figures share: the control if there is one, the band, the levels drawn."""
+    controls = table.loc[(table["n"] == 0) & (table["treatment"] != PRUNED), "treatment"].unique()
+    handles = [handle("healed, not cut", color=colour, **CONTROL)] if len(controls) else []
+    handles.append(Patch(facecolor=colour, alpha=0.2, linewidth=0, label="± 1 standard error"))
+    return handles + [handle(name, **LEVEL_LOOKS[name]) for name in LEVEL_LOOKS if name in set(drawn)]

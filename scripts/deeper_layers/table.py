@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -37,10 +38,10 @@ def build(
     """The table and its levels, of the study in the folder ``results``.
 
     The table has a row for each line of a model's blocks.csv and each treatment: ``pruned`` and every one
-    of ``recipes`` (at n = 0 only ``controls``, the recipes that also healed the full model). Columns: the
-    variant, its size (layers left, parameters and bytes without the adapter), the distance of its block,
-    then every metric beside its standard error (``NAME``, ``NAME_stderr``). A block that two strategies
-    choose has a row in each, with the same numbers.
+    of ``recipes`` (see Recipe.parse; at n = 0 only ``controls``, the names of the recipes that also healed
+    the full model). Columns: the variant, its size (layers left, parameters and bytes without the adapter),
+    the distance of its block, then every metric beside its standard error (``NAME``, ``NAME_stderr``). A
+    block that two strategies choose has a row in each, with the same numbers.
 
     The levels are long: model, metric, level (``chance`` or ``majority``), value.
 
@@ -69,14 +70,48 @@ def build(
     return table, pd.DataFrame(levels, columns=LEVELS)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A healing recipe and the cuts that it healed; None stands for all."""
+
+    name: str
+    ns: frozenset[int] | None = None
+    strategies: frozenset[str] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """``NAME``, ``NAME:N,N,...`` or ``NAME:N,N,...:STRATEGY,STRATEGY,...``; an empty part means all."""
+        name, ns, strategies = (text + "::").split(":")[:3]
+        try:
+            return cls(
+                name,
+                frozenset(map(int, ns.split(","))) if ns else None,
+                frozenset(strategies.split(",")) if strategies else None,
+            )
+        except ValueError:
+            raise UserError(f"{text!r} is no recipe: write NAME, or NAME:2,4 for the n it healed") from None
+
+    def healed(self, choices: Iterable[Choice]) -> set[Block]:
+        """The blocks that this recipe healed, n = 0 apart."""
+        return {
+            choice.block
+            for choice in choices
+            if choice.n
+            and (self.ns is None or choice.n in self.ns)
+            and (self.strategies is None or choice.strategy in self.strategies)
+        }
+
+
 def variants(
-    choices: Iterable[Choice], recipes: Sequence[str], controls: Sequence[str]
+    choices: Sequence[Choice], recipes: Sequence[str], controls: Sequence[str]
 ) -> Iterator[tuple[Choice, str]]:
     """Every (choice, treatment) that the table has a row for."""
+    healed = {recipe.name: recipe.healed(choices) for recipe in map(Recipe.parse, recipes)}
+    for name in controls:
+        healed[name].add(FULL)
     for choice in choices:
-        for treatment in [PRUNED, *recipes]:
-            if treatment == PRUNED or choice.n or treatment in controls:
-                yield choice, treatment
+        yield choice, PRUNED
+        yield from ((choice, name) for name, blocks in healed.items() if choice.block in blocks)
 
 
 def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict:
@@ -202,6 +237,6 @@ def _scaled(value: float, units: list[str]) -> str:
     """Three digits and a unit: 1360000 -> 1.36 M."""
     for unit in units[:-1]:
         if value < 999.5:
-            return f"{value:.3g}{unit}"
+            return f"{value:#.3g}".rstrip(".") + unit
         value /= 1000
-    return f"{value:.3g}{units[-1]}"
+    return f"{value:#.3g}".rstrip(".") + units[-1]
