@@ -23,6 +23,6 @@ include: "rules/figures.smk"
 rule all:
     default_target: True
     input:
-        rules.table.input,
+        rules.table.output,
         rules.figures.input,
     localrule: True

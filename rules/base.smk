@@ -9,14 +9,14 @@ rule pretrain:
         f"{OUT}/{{model}}/pretrained/model.safetensors",
         f"{OUT}/{{model}}/pretrained/config.json",
         f"{OUT}/{{model}}/pretrained/training.csv",
-    params:
-        options=lambda wildcards: study.pretraining_options(wildcards.model),
-        code=code("pretrain"),
     log:
         f"{OUT}/logs/{{model}}/pretrain.log",
     conda:
         "../envs/models.yaml"
     threads: 2
+    params:
+        options=lambda wildcards: study.pretraining_options(wildcards.model),
+        code=code("pretrain"),
     message:
         "Training the base model {wildcards.model}"
     shell:
@@ -35,14 +35,14 @@ rule adopt:
         source_files,
     output:
         f"{OUT}/{{model}}/checkpoints/full/manifest.json",
-    params:
-        options=lambda wildcards: study.source_options(wildcards.model),
-        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
-        code=code("adopt"),
     log:
         f"{OUT}/logs/{{model}}/adopt.log",
     conda:
         "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.source_options(wildcards.model),
+        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
+        code=code("adopt"),
     message:
         "Linking the base model {wildcards.model}"
     shell:

@@ -7,14 +7,14 @@ checkpoint blocks:
         f"{OUT}/{{model}}/distances.csv",
     output:
         f"{OUT}/{{model}}/blocks.csv",
+    log:
+        f"{OUT}/logs/{{model}}/blocks.log",
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
     params:
         options=lambda wildcards: study.block_options(wildcards.model),
         code=code("blocks"),
-    log:
-        f"{OUT}/logs/{{model}}/blocks.log",
-    conda:
-        "../envs/workflow.yaml"
-    localrule: True
     message:
         "Choosing the blocks of {wildcards.model}"
     shell:

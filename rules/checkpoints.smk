@@ -6,14 +6,14 @@ rule cut:
         f"{OUT}/{{model}}/checkpoints/full/manifest.json",
     output:
         f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
-    wildcard_constraints:
-        block=r"drop_\d+-\d+",
-    params:
-        code=code("cut"),
     log:
         f"{OUT}/logs/{{model}}/checkpoints/{{block}}.log",
+    wildcard_constraints:
+        block=r"drop_\d+-\d+",
     conda:
         "../envs/models.yaml"
+    params:
+        code=code("cut"),
     message:
         "Cutting {wildcards.block} from {wildcards.model}"
     shell:

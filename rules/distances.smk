@@ -8,9 +8,6 @@ rule distances:
     output:
         f"{OUT}/{{model}}/distances.csv",
         f"{OUT}/{{model}}/distances.json",
-    params:
-        options=study.distance_options(),
-        code=code("distances"),
     log:
         f"{OUT}/logs/{{model}}/distances.log",
     conda:
@@ -18,6 +15,9 @@ rule distances:
     threads: threads_of
     resources:
         gpu=gpus,
+    params:
+        options=study.distance_options(),
+        code=code("distances"),
     message:
         "Measuring the distances of {wildcards.model}"
     shell:

@@ -18,10 +18,6 @@ rule evaluate_pruned:
         order=lambda wildcards: pruned_blocks(wildcards) and [],
     output:
         f"{OUT}/{{model}}/pruned/{{suite}}/index.json",
-    params:
-        blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
-        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
-        code=code("evaluate"),
     log:
         f"{OUT}/logs/{{model}}/pruned/{{suite}}.log",
     conda:
@@ -29,6 +25,10 @@ rule evaluate_pruned:
     threads: threads_of
     resources:
         gpu=gpus,
+    params:
+        blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
+        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        code=code("evaluate"),
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
@@ -45,9 +45,6 @@ rule evaluate_healed:
         text=suite_files,
     output:
         f"{OUT}/{{model}}/{{recipe}}/{{block}}/{{suite}}.json",
-    params:
-        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
-        code=code("evaluate"),
     log:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}-{{suite}}.log",
     conda:
@@ -55,9 +52,13 @@ rule evaluate_healed:
     threads: threads_of
     resources:
         gpu=gpus,
+    params:
+        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        code=code("evaluate"),
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
         "python {SCRIPTS}/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
         "--checkpoint $(dirname {input.checkpoint}) --adapter $(dirname {input.adapter}) "
+        "--treatment {wildcards.recipe} "
         "--code {params.code} --out {output} --log {log}"

@@ -1,3 +1,86 @@
+# The figures, each a job of its own: those of a model, and those that show all models together.
+KINDS = ["svg", "pdf", "png"]
+
+
+rule figure_distances:
+    input:
+        f"{OUT}/{{model}}/distances.csv",
+    output:
+        multiext(f"{OUT}/figures/{{model}}/{{figure}}", *(f".{kind}" for kind in KINDS)),
+    log:
+        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(study.distance_figures),
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=code("figure"),
+    message:
+        "Drawing {wildcards.figure} of {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/figure.py {wildcards.figure} --distances {input} "
+        "--formats {KINDS} --out {OUT}/figures/{wildcards.model}/{wildcards.figure} --log {log}"
+
+
+rule figure_model:
+    input:
+        table=f"{OUT}/table.csv",
+        levels=f"{OUT}/levels.csv",
+    output:
+        multiext(f"{OUT}/figures/{{model}}/{{figure}}", *(f".{kind}" for kind in KINDS)),
+    log:
+        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(study.model_figures),
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=code("figure"),
+    message:
+        "Drawing {wildcards.figure} of {wildcards.model}"
+    shell:
+        "python {SCRIPTS}/figure.py {wildcards.figure} --models {wildcards.model} "
+        "--table {input.table} --levels {input.levels} "
+        "--formats {KINDS} --out {OUT}/figures/{wildcards.model}/{wildcards.figure} --log {log}"
+
+
+rule figure_study:
+    input:
+        table=f"{OUT}/table.csv",
+        levels=f"{OUT}/levels.csv",
+    output:
+        multiext(f"{OUT}/figures/{{figure}}", *(f".{kind}" for kind in KINDS)),
+    log:
+        f"{OUT}/logs/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure="|".join(study.study_figures),
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=code("figure"),
+    message:
+        "Drawing {wildcards.figure} of all models"
+    shell:
+        "python {SCRIPTS}/figure.py {wildcards.figure} "
+        "--table {input.table} --levels {input.levels} "
+        "--formats {KINDS} --out {OUT}/figures/{wildcards.figure} --log {log}"
+
+
 rule figures:
     input:
-        f"{OUT}/table.csv",
+        expand(
+            "{out}/figures/{model}/{figure}.{kind}",
+            out=OUT,
+            model=study.models,
+            figure=study.distance_figures + study.model_figures,
+            kind=KINDS,
+        ),
+        expand(
+            "{out}/figures/{figure}.{kind}",
+            out=OUT,
+            figure=study.study_figures,
+            kind=KINDS,
+        ),

@@ -10,11 +10,6 @@ rule heal:
         config=f"{OUT}/{{model}}/{{recipe}}/{{block}}/adapter/adapter_config.json",
         training=f"{OUT}/{{model}}/{{recipe}}/{{block}}/training.csv",
         summary=f"{OUT}/{{model}}/{{recipe}}/{{block}}/heal.json",
-    params:
-        options=lambda wildcards: study.healing_options(wildcards.recipe, wildcards.model),
-        # Not an output: Snakemake deletes those before a rerun, and a killed run resumes from here.
-        state=f"{OUT}/{{model}}/{{recipe}}/{{block}}/state",
-        code=code("heal"),
     log:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}.log",
     conda:
@@ -22,6 +17,13 @@ rule heal:
     threads: threads_of
     resources:
         gpu=gpus,
+    params:
+        options=lambda wildcards: study.healing_options(
+            wildcards.recipe, wildcards.model
+        ),
+        # Not an output: Snakemake deletes those before a rerun, and a killed run resumes from here.
+        state=f"{OUT}/{{model}}/{{recipe}}/{{block}}/state",
+        code=code("heal"),
     message:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
     shell:

@@ -16,19 +16,21 @@ def evaluations(wildcards):
 rule table:
     input:
         blocks=expand("{out}/{model}/blocks.csv", out=OUT, model=study.models),
-        bases=expand("{out}/{model}/checkpoints/full/manifest.json", out=OUT, model=study.models),
+        bases=expand(
+            "{out}/{model}/checkpoints/full/manifest.json", out=OUT, model=study.models
+        ),
         evaluations=evaluations,
     output:
         tables=expand("{out}/table.{kind}", out=OUT, kind=["csv", "md", "html"]),
         levels=f"{OUT}/levels.csv",
+    log:
+        f"{OUT}/logs/table.log",
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
     params:
         options=study.table_options(),
         code=code("table"),
-    log:
-        f"{OUT}/logs/table.log",
-    conda:
-        "../envs/workflow.yaml"
-    localrule: True
     message:
         "Writing the table"
     shell:

@@ -14,13 +14,13 @@ rule world:
             task=["knowledge", "reasoning", "yesno"],
             kind=["yaml", "jsonl"],
         ),
-    params:
-        options=lambda wildcards: study.text_options(wildcards.text),
-        code=code("world"),
     log:
         f"{OUT}/logs/texts/{{text}}.log",
     conda:
         "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.text_options(wildcards.text),
+        code=code("world"),
     message:
         "Writing the world {wildcards.text}: documents and questions"
     shell:
@@ -35,12 +35,12 @@ rule tokenise:
         # The summary is what later stages depend on; the tokens lie beside it.
         f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.json",
         f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.safetensors",
-    params:
-        code=code("tokenise"),
     log:
         f"{OUT}/logs/{{model}}/tokens/{{text}}-{{split}}.log",
     conda:
         "../envs/models.yaml"
+    params:
+        code=code("tokenise"),
     message:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
     shell:

@@ -198,6 +198,27 @@ class Study:
             {"models": self.models, "recipes": self.recipes, "controls": controls, "suites": self.suites}
         )
 
+    # Figures that the study has data for, by their names in scripts/figure.py
+
+    distance_figures = ["distance-curves", "distance-map"]
+
+    @property
+    def model_figures(self) -> list[str]:
+        """Figures of one model."""
+        names = ["layer-map"]
+        if self.recipes and self.suites:
+            names += ["healing", "retained", "strategies"]
+            names += ["distance-loss"] if any(map(self.is_loss, self.suites)) else []
+            names += ["recipes"] if len(self.recipes) > 1 else []
+        return names
+
+    @property
+    def study_figures(self) -> list[str]:
+        """Figures of all models."""
+        if not (self.recipes and self.suites):
+            return []
+        return ["healing"] + (["loss"] if any(map(self.is_loss, self.suites)) else [])
+
     # Files that a stage reads
 
     def tokens(self, model: str, settings: dict) -> str:
