@@ -17,9 +17,6 @@ from deeper_layers import program
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
 
-# This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
-
 
 def options():
     p = program.parser("Evaluate a checkpoint, or all cuts of one: lm-eval tasks, or held-out loss.")
@@ -29,7 +26,9 @@ def options():
     p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
     p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
     p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
-    p.add_argument("--batch", default="auto", help="sequences of a batch; auto: as many as fit")
+    p.add_argument(
+        "--batch", type=batch_size, default="auto", help="sequences of a batch; auto: as many as fit"
+    )
     p.add_argument("--code", default="", help="hash of the code, a part of every key")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--suite", required=True, help="name of the suite: a label")
@@ -48,14 +47,23 @@ def options():
     return p
 
 
+def batch_size(text: str) -> int | None:
+    """A number of sequences, or None for auto."""
+    return None if text == "auto" else int(text)
+
+
 def main(arguments: Namespace) -> None:
+    job, suite = job_of(arguments)
+    job.finish(_evaluate(job, suite, arguments) if job.missing else None)
+
+
+def job_of(arguments: Namespace) -> tuple[Job, TaskSuite | LossSuite]:
+    """What is to be done, checked as far as that is possible without a heavy import."""
     suite = _suite(arguments)
     facts = {"settings": suite.facts(), "precision": arguments.precision, "code": arguments.code}
     treatment = arguments.treatment or ("healed" if arguments.adapter else "pruned")
     labels = {"treatment": treatment, "suite": arguments.suite}
-    job = Job(arguments.checkpoint, arguments.blocks, arguments.adapter, arguments.out, facts, labels)
-    layers = _evaluate(job, suite, arguments) if job.missing else None
-    job.finish(layers)
+    return Job(arguments.checkpoint, arguments.blocks, arguments.adapter, arguments.out, facts, labels), suite
 
 
 def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
@@ -71,7 +79,6 @@ def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
 
 def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> dict:
     """Write the results that are missing; returns the layers run for them."""
-    batch = None if arguments.batch == "auto" else int(arguments.batch)
     what = f"{arguments.suite} of {job.labels['model']}"
     if isinstance(suite, LossSuite):
         from deeper_layers.family import Family
@@ -79,7 +86,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
         from deeper_layers.tokens import Tokens
 
         documents = Tokens(suite.tokens).first(suite.sequences, suite.length)
-        family = Family(_model(arguments), job.missing, batch)
+        family = Family(_model(arguments), job.missing, arguments.batch)
         results = losses(family, documents, what, job.journal).items()
     else:
         from deeper_layers.evaluate import FamilyLM, evaluate, load_tasks
@@ -87,7 +94,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
 
         manager, tasks = load_tasks(suite)
         tokenizer = load_tokenizer(arguments.checkpoint)
-        lm = FamilyLM(_model(arguments), tokenizer, job.missing, batch, what, job.journal)
+        lm = FamilyLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
         family, results = lm.family, evaluate(lm, suite, manager, tasks)
     with program.Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
         for block, result in results:
@@ -108,4 +115,6 @@ def _model(arguments: Namespace):
 
 
 if __name__ == "__main__":
+    # This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
+    sys.path.remove(str(Path(__file__).parent.resolve()))
     program.run(main, options())

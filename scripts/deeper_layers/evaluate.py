@@ -13,6 +13,7 @@ from pathlib import Path
 
 import datasets
 import lm_eval.api.task
+import lm_eval.utils
 import torch
 import torch.utils.collect_env
 from lm_eval import simple_evaluate
@@ -36,7 +37,9 @@ os.environ["DISABLE_MULTIPROC"] = "1"
 # Bars of libraries would fill the log; program.Progress is what a person sees.
 datasets.disable_progress_bars()
 lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
-# lm-eval asks the system for this text at every call, which takes a second and does not change.
+# lm-eval compiles a task's templates anew for every document, and asks the system to describe itself at
+# every call: once is enough.
+lm_eval.utils.env.from_string = functools.lru_cache(1000)(lm_eval.utils.env.from_string)
 torch.utils.collect_env.get_pretty_env_info = functools.cache(torch.utils.collect_env.get_pretty_env_info)
 
 

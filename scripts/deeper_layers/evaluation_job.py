@@ -140,7 +140,8 @@ def _digest(facts: dict) -> str:
 
 def _folder(folder: Path) -> str:
     """A hash of the names and contents of all files in a task folder, and of the YAMLs that these include."""
-    files = {path.resolve(): str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = {path.resolve(): str(path.relative_to(folder)) for path in found}
     todo = list(files)
     while todo:
         path = todo.pop()

@@ -110,19 +110,20 @@ class Family:
     @torch.no_grad()
     def _scores(self, batch: Batch) -> Iterator[tuple[Block, Tensor, Tensor]]:
         """For each block the log-probability of every scored token, and whether it is the likeliest, [F]."""
-        self.layers_separate += self.layers_of_cuts
         vocabulary = self.model.get_input_embeddings().num_embeddings
         piece = max(1, LOGIT_BYTES // (4 * vocabulary))
         if self.tree:
-            for block, hidden in self.tree.states(batch.ids, self.blocks):
-                yield block, *batch.pick(hidden, self.tree.head, piece)
-            self.layers_run += self.tree.calls
-            return
-        self.layers_run += self.layers_of_cuts
-        for block in self.blocks:
-            with removed(self.model, block):
-                logits = self.model(batch.ids, use_cache=False).logits
-            yield block, *batch.pick(logits, lambda logits: logits, piece)
+            for block, states in self.tree.states(batch.ids, self.blocks):
+                scores = batch.pick(states, self.tree.head, piece)
+                del states  # before the next branch
+                yield block, *scores
+        else:
+            for block in self.blocks:
+                with removed(self.model, block):
+                    logits = self.model(batch.ids, use_cache=False).logits
+                yield block, *batch.pick(logits, lambda logits: logits, piece)
+        self.layers_run += self.tree.calls if self.tree else self.layers_of_cuts
+        self.layers_separate += self.layers_of_cuts
 
     def _exact_tree(self) -> Tree | None:
         """The tree, if it gives the same numbers as each cut by itself on two short sequences."""
@@ -168,6 +169,7 @@ class Tree:
             for i in range(fork + block.n, end):
                 branch = call(i, branch)
             yield block, branch
+            del branch
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [P, V] of hidden states [P, d]: all that the model does behind its last layer."""
@@ -177,11 +179,13 @@ class Tree:
 
     def _start(self, ids: Tensor) -> tuple[Tensor, Callable[[int, Tensor], Tensor]]:
         """The hidden states before layer 0, and a function that runs layer i on hidden states."""
-        seen = []
+        before, arguments = [], []
 
         def record(i: int, hidden: Tensor, others: tuple, named: dict) -> Tensor:
-            seen.append((hidden, others, named))
-            if len(seen) == len(self.layers):
+            if i == 0:
+                before.append(hidden)
+            arguments.append((others, named))
+            if len(arguments) == len(self.layers):
                 raise _Recorded
             return hidden
 
@@ -190,10 +194,11 @@ class Tree:
 
         def call(i: int, hidden: Tensor) -> Tensor:
             self.calls += 1
-            _, others, named = seen[i]
-            return _first(self.layers[i](hidden, *others, **named))
+            others, named = arguments[i]
+            output = self.layers[i](hidden, *others, **named)
+            return output[0] if isinstance(output, tuple) else output
 
-        return seen[0][0], call
+        return before.pop(), call
 
     def _outputs(self) -> list:
         """What each layer returns for one token: a tensor, or a tuple that begins with one."""
@@ -214,7 +219,6 @@ class Tree:
         """In the context layer i computes nothing but ``action(i, hidden, other arguments, named ones)``."""
 
         def forward(i: int, *args, **named):
-            named = dict(named)
             hidden, *others = args or (named.pop("hidden_states"),)
             output = action(i, hidden, tuple(others), named)
             return (output, *self.outputs[i][1:]) if isinstance(self.outputs[i], tuple) else output
@@ -233,10 +237,6 @@ class Tree:
 
 class _Recorded(Exception):
     """Every layer's arguments are known: the rest of the forward pass is not needed."""
-
-
-def _first(output) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass
