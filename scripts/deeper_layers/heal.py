@@ -16,7 +16,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +37,7 @@ from transformers import (
 )
 from transformers.utils import is_liger_kernel_available
 
-from .adapters import add_adapter, save_adapter
+from .adapters import add_adapter, portable_nf4, save_adapter
 from .errors import UserError
 from .files import read_json, replacing, sha256, write_json
 from .models import load_model
@@ -60,14 +60,14 @@ CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes sile
 class Recipe:
     """What determines a healed adapter, with the paper's settings (appendix A.1) as defaults.
 
-    ``alpha`` None is alpha = rank. ``batch`` is in rows of at most ``length`` tokens; ``group`` batches
-    are sorted together by length (padded rows only). Raises UserError for settings that cannot be.
+    ``alpha`` None is alpha = rank; ``batch`` is in rows of at most ``length`` tokens. Raises UserError for
+    settings that cannot be.
     """
 
     rank: int = 64
     alpha: float | None = None
     dropout: float = 0.05
-    targets: tuple[str, ...] = ("auto",)
+    targets: Sequence[str] = ("auto",)
     learning_rate: float = 3e-4
     schedule: str = "cosine"
     warmup: int = 100
@@ -75,14 +75,13 @@ class Recipe:
     batch: int = 16
     length: int = 2048
     packing: bool = False
-    group: int = 1
     precision: str = "nf4"
     weight_decay: float = 0.0
     clip: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("rank", "steps", "batch", "group", "learning_rate", "clip"):
+        for name in ("rank", "steps", "batch", "learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"healing: {name} is {getattr(self, name)}, it must be above 0")
         if not 0 <= self.dropout < 1:
@@ -114,14 +113,12 @@ def heal(
     it is halved, and at one row gradient checkpointing (``auto``, ``on`` or ``off``) begins. SIGTERM
     saves a last checkpoint and exits with status 143. Raises UserError for diverging loss.
     """
-    checkpoint, tokens, out = Path(checkpoint), Path(tokens), Path(out)
+    checkpoint, tokens, out = Path(checkpoint), Tokens(tokens), Path(out)
     micro_batch = micro_batch or recipe.batch
     if recipe.batch % micro_batch:
         raise UserError(f"healing: micro_batch {micro_batch} does not divide batch {recipe.batch}")
-    rows = Rows(
-        Tokens(tokens), recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed, recipe.group
-    )
-    state = State(Path(state), recipe, checkpoint, tokens)
+    rows = Rows(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
+    state = State(Path(state), recipe, checkpoint, tokens.path)
     plan = state.plan(Plan(micro_batch, checkpointing == "on"))
     while True:
         try:
@@ -229,7 +226,7 @@ def train(
         enable_full_determinism(recipe.seed, warn_only=True)  # as the paper
     else:
         set_seed(recipe.seed)  # before the adapter draws its weights
-    base = load_model(checkpoint, recipe.precision, trust_remote_code)
+    base = portable_nf4(load_model(checkpoint, recipe.precision, trust_remote_code))
     # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
     base.config.use_cache = base.config.get_text_config(decoder=True).use_cache = False
     if recipe.packing:
@@ -344,7 +341,7 @@ def catch_sigterm() -> Iterator[threading.Event]:
 
 def chance_loss(model: PeftModel) -> float:
     """ln V: the loss, in nats, of a model that knows nothing."""
-    return math.log(model.get_output_embeddings().weight.shape[0])
+    return math.log(model.get_input_embeddings().weight.shape[0])
 
 
 @torch.no_grad()

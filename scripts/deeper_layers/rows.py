@@ -37,7 +37,6 @@ class Rows(Dataset):
         length: int,
         packing: bool,
         seed: int = 0,
-        group: int = 1,
     ):
         self.tokens, self.length = tokens, length
         lengths = np.minimum(tokens.lengths, length)
@@ -54,7 +53,7 @@ class Rows(Dataset):
             else:
                 rows += [[d] for d in epoch]
         del rows[steps * batch :]
-        self.rows = rows if packing else group_by_length(rows, lengths, batch, group, rng)
+        self.rows = rows if packing else longest_first(rows, lengths, batch)
         per_row = [sum(lengths[d] for d in row) for row in self.rows]
         self.tokens_after = np.cumsum(np.reshape(per_row, (steps, batch)).sum(1))  # real tokens, by step
 
@@ -83,21 +82,11 @@ def pack(documents: Sequence[int], lengths: np.ndarray, capacity: int) -> list[l
     return rows
 
 
-def group_by_length(
-    rows: list[list[int]], lengths: np.ndarray, batch: int, group: int, rng: np.random.Generator
-) -> list[list[int]]:
-    """Sort one-document rows by length, so that micro-batches need little padding.
-
-    ``group`` batches are sorted together and then shuffled as batches; 1 leaves every batch with its
-    own documents, and so every gradient as it was.
-    """
-    grouped: list[list[int]] = []
-    for start in range(0, len(rows), group * batch):
-        window = sorted(rows[start : start + group * batch], key=lambda row: -lengths[row[0]])
-        batches = [window[i : i + batch] for i in range(0, len(window), batch)]
-        for i in rng.permutation(len(batches)):
-            grouped += batches[i]
-    return grouped
+def longest_first(rows: list[list[int]], lengths: np.ndarray, batch: int) -> list[list[int]]:
+    """One-document rows sorted by length within each batch: every step trains on the same documents, but
+    micro-batches need little padding."""
+    batches = (rows[i : i + batch] for i in range(0, len(rows), batch))
+    return [row for rows in batches for row in sorted(rows, key=lambda row: -lengths[row[0]])]
 
 
 def collate(rows: list[list[np.ndarray]], packing: bool) -> dict[str, torch.Tensor]:

@@ -1,0 +1,465 @@
+"""Healing: what the adapter learns, what it is loaded into, which rows it sees, and that a killed run
+ends like a calm one."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from deeper_layers import heal as heal_module
+from deeper_layers.adapters import CpuDropout, add_adapter, load_healed
+from deeper_layers.errors import UserError
+from deeper_layers.heal import CHECKPOINT_FILES, Plan, Recipe, State, check_packing, heal
+from deeper_layers.models import load_model
+from deeper_layers.rows import Rows, collate, pack
+from deeper_layers.tokens import Tokens, write_tokens
+
+torch.set_num_threads(1)
+VOCABULARY = 64
+RECIPE = Recipe(
+    rank=8, learning_rate=2e-2, warmup=5, steps=40, batch=8, length=32, packing=True, precision="fp32"
+)
+
+
+def counting(n: int, seed: int) -> list[list[int]]:
+    """Documents that count up by 1, 2 or 3 (modulo 61): learnable from the two tokens before."""
+    rng = np.random.default_rng(seed)
+    return [
+        ((rng.integers(61) + rng.integers(1, 4) * np.arange(rng.integers(2, 30))) % 61).tolist()
+        for _ in range(n)
+    ]
+
+
+def tiny_llama(layers: int = 3, **settings) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = dict(hidden_size=48, intermediate_size=80, num_attention_heads=2, initializer_range=0.1)
+    config = LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=layers, **(shape | settings))
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study's folder: checkpoints, token file and one healed cut."""
+    root = tmp_path_factory.mktemp("study")
+    tiny_llama().save_pretrained(root / "checkpoints/cut")
+    tiny_llama(layers=5).save_pretrained(root / "checkpoints/deeper")
+    tiny_llama(layers=2).save_pretrained(root / "checkpoints/shallower")
+    tiny_llama(hidden_size=64).save_pretrained(root / "checkpoints/wider")
+    write_tokens(root / "train.safetensors", counting(300, seed=1))
+    run_heal(root, "calm", RECIPE)
+    return root
+
+
+def run_heal(root: Path, name: str, recipe: Recipe, **how) -> Path:
+    out = root / "healed" / name
+    heal(root / "checkpoints/cut", root / "train.safetensors", out, root / "state" / name, recipe, **how)
+    return out
+
+
+def results(out: Path) -> tuple[bytes, bytes, bytes]:
+    """The files that must not depend on when or how often a run was stopped."""
+    files = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "training.csv")
+    return tuple((out / name).read_bytes() for name in files)
+
+
+@torch.no_grad()
+def mean_loss(model, documents: list[list[int]]) -> float:
+    """Nats per predicted token, one document at a time, by hand."""
+    nll = []
+    for d in documents:
+        ids = torch.tensor([d])
+        log_p = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
+        nll += (-log_p[range(len(d) - 1), d[1:]]).tolist()
+    return float(np.mean(nll))
+
+
+# What healing does
+
+
+def test_healing_lowers_the_loss_on_text_it_has_not_seen(study):
+    unseen = counting(60, seed=2)
+    before = mean_loss(load_model(study / "checkpoints/cut"), unseen)
+    after = mean_loss(load_healed(study / "checkpoints/cut", study / "healed/calm/adapter"), unseen)
+    assert after < before - 1
+
+
+def test_every_tensor_of_the_adapter_counts(study):
+    """The healed model is the cut one with W + alpha / r * B A, from the tensors of the file alone."""
+    stored = load_file(study / "healed/calm/adapter/adapter_model.safetensors")
+    model = load_model(study / "checkpoints/cut")
+    ffn = [f"model.layers.{i}.mlp.{m}_proj" for i in range(3) for m in ("gate", "up", "down")]
+    for name in ffn:
+        key = f"base_model.model.{name}.lora_{{}}.weight"
+        delta = stored.pop(key.format("B")) @ stored.pop(key.format("A"))
+        assert delta.abs().max() > 0
+        model.get_submodule(name).weight.data += delta
+    assert not stored, "tensors beyond the feed-forward layers"
+    healed = load_healed(study / "checkpoints/cut", study / "healed/calm/adapter")
+    ids = torch.tensor(counting(1, seed=3))
+    torch.testing.assert_close(healed(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_outputs(study):
+    out = study / "healed/calm"
+    assert sorted(p.name for p in out.iterdir()) == ["adapter", "heal.json", "training.csv"]
+    assert sorted(p.name for p in (out / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    config = json.loads((out / "adapter/adapter_config.json").read_text())
+    assert not os.path.isabs(config["base_model_name_or_path"])
+    base = (out / "adapter" / config["base_model_name_or_path"]).resolve()
+    assert base == (study / "checkpoints/cut").resolve()
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 8, 0.05)
+    assert not (study / "state/calm").exists()
+
+    rows = list(csv.DictReader((out / "training.csv").read_text().splitlines()))
+    assert [int(r["step"]) for r in rows] == list(range(1, 41))
+    tokens = int(rows[-1]["tokens"])
+    assert 0.8 * 40 * 8 * 32 < tokens <= 40 * 8 * 32  # packed: little padding
+    for k, row in enumerate(rows):  # cosine after a linear warm-up; step 1 is at 0
+        rate = k / 5 if k < 5 else 0.5 * (1 + math.cos(math.pi * (k - 5) / 35))
+        assert float(row["learning_rate"]) == pytest.approx(2e-2 * rate)
+    summary = json.loads((out / "heal.json").read_text())
+    assert summary["tokens"] == tokens and summary["tokens_per_second"] > 0
+    assert summary["final_loss"] == pytest.approx(np.mean([float(r["loss"]) for r in rows[-4:]]))
+    assert summary["trainable_parameters"] == 3 * 3 * 8 * (48 + 80)
+    assert summary["recipe"]["rank"] == 8 and summary["versions"]["peft"]
+
+
+def test_nf4_and_a_width_that_is_no_multiple_of_64(study):
+    """QLoRA, on a CPU too; AVX512-BF16 machines would repack the weights to another precision."""
+    out = run_heal(study, "nf4", replace(RECIPE, precision="nf4"))
+    unseen = counting(30, seed=2)
+    quantised = load_healed(study / "checkpoints/cut", out / "adapter", "nf4")
+    assert type(
+        quantised.get_submodule("base_model.model.model.layers.0.mlp.up_proj").base_layer
+    ).__name__ == ("Linear4bit")
+    full = load_healed(study / "checkpoints/cut", out / "adapter", "fp32")
+    assert mean_loss(quantised, unseen) == pytest.approx(mean_loss(full, unseen), abs=0.2)
+    assert mean_loss(quantised, unseen) < math.log(VOCABULARY) - 1
+
+
+@pytest.mark.parametrize("checkpoint", ["deeper", "shallower", "wider"])
+def test_adapter_of_another_model_is_refused(study, checkpoint):
+    with pytest.raises(UserError, match="does not fit"):
+        load_healed(study / "checkpoints" / checkpoint, study / "healed/calm/adapter")
+
+
+def test_adapter_with_other_names_is_refused(study, tmp_path):
+    """peft itself loads this one without an error and leaves the model as it was."""
+    adapter = shutil.copytree(study / "healed/calm/adapter", tmp_path / "adapter")
+    stored = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace("layers.", "blocks."): tensor for name, tensor in stored.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="does not fit"):
+        load_healed(study / "checkpoints/cut", adapter)
+    with pytest.raises(UserError, match="adapter_config.json"):
+        load_healed(study / "checkpoints/cut", tmp_path)
+
+
+# Rows
+
+
+def test_rows_of_an_epoch_hold_every_document_once(study):
+    tokens = Tokens(study / "train.safetensors")
+    for packing in (True, False):
+        rows = Rows(tokens, steps=60, batch=8, length=12, packing=packing, seed=3)
+        assert all(sum(min(len(tokens[d]), 12) for d in row) <= 12 for row in rows.rows)
+        order = [d for row in rows.rows for d in row]
+        if packing:  # epochs are whole rows: the first one ends with the 300th document
+            assert sorted(order[:300]) == list(range(300))
+        else:  # sorted within a batch, so an epoch that ends inside one is mixed there
+            assert len(set(order[:296])) == 296
+        assert rows.tokens_after[-1] == sum(len(d) for k in range(len(rows)) for d in rows[k])
+        assert rows.rows == Rows(tokens, 60, 8, 12, packing, seed=3).rows
+        assert rows.rows != Rows(tokens, 60, 8, 12, packing, seed=4).rows
+
+
+def test_packing_wastes_little():
+    lengths = np.random.default_rng(0).integers(2, 60, 2000)
+    rows = pack(np.arange(2000), lengths, capacity=128)
+    assert sorted(d for row in rows for d in row) == list(range(2000))
+    assert len(rows) <= 1.02 * lengths.sum() / 128 + 1
+
+
+ARCHITECTURES = {
+    "llama": lambda shape: LlamaConfig(**shape, num_attention_heads=2),
+    "gpt2": lambda shape: GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2),
+    "mistral": lambda shape: MistralConfig(
+        **shape, num_attention_heads=2, num_key_value_heads=1, sliding_window=6
+    ),
+    "qwen2": lambda shape: Qwen2Config(**shape, num_attention_heads=2, num_key_value_heads=2),
+}
+SHAPE = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+
+
+def random_model(config):
+    """Large weights, so that attention is far from uniform and a leak cannot hide."""
+    torch.manual_seed(0)
+    config.use_cache = False
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.dim() > 1 and "embed_positions" not in name:
+                p.mul_(10)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_equals_padded_on_the_same_documents(architecture):
+    """Loss, and its gradient, of documents packed in rows equal those of one document a row."""
+    model = random_model(ARCHITECTURES[architecture](SHAPE))
+    documents = [np.array(d) for d in counting(9, seed=5)]
+    packed = [
+        [documents[d] for d in row] for row in pack(range(9), np.array([len(d) for d in documents]), 40)
+    ]
+    assert max(map(len, packed)) > 1
+    counted, losses, gradients = [], [], []
+    for rows, packing in ((packed, True), ([[d] for d in documents], False)):
+        batch = collate(rows, packing)
+        count = (batch["labels"] != -100).sum()
+        loss = model(**batch, num_items_in_batch=count).loss
+        (gradient,) = torch.autograd.grad(loss, model.get_output_embeddings().weight)
+        counted.append(int(count)), losses.append(loss), gradients.append(gradient)
+    assert counted == [sum(len(d) - 1 for d in documents)] * 2
+    assert losses[1].item() == pytest.approx(mean_loss(model, [d.tolist() for d in documents]), rel=1e-5)
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_models_that_cannot_be_packed_are_refused():
+    llama = random_model(ARCHITECTURES["llama"](SHAPE))
+    check_packing(llama)
+    llama.config.use_cache = True  # with a cache, transformers masks as if the row were one document
+    with pytest.raises(UserError, match="packing"):
+        check_packing(llama)
+    for config in (
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2),
+        MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2),
+    ):
+        with pytest.raises(UserError, match="packing"):
+            check_packing(random_model(config))
+
+
+# Faults
+
+
+def start(study: Path, name: str, save_every: float) -> subprocess.Popen:
+    """scripts/heal.py with RECIPE on the study's cut."""
+    words = ["rank", "learning_rate", "warmup", "steps", "batch", "length", "precision"]
+    options = [w for name in words for w in (f"--{name.replace('_', '-')}", str(getattr(RECIPE, name)))]
+    where = {
+        "checkpoint": study / "checkpoints/cut",
+        "tokens": study / "train.safetensors",
+        "out": study / "healed" / name,
+        "state": study / "state" / name,
+        "save-every": save_every,
+    }
+    options += [str(word) for key, value in where.items() for word in (f"--{key}", value)]
+    return subprocess.Popen(
+        [sys.executable, ROOT / "scripts/heal.py", *options, "--packing", "--threads", "1"]
+    )
+
+
+def wait_for(step: int, state: Path, process: subprocess.Popen) -> None:
+    while not any(int(f.name.split("-")[1]) >= step for f in state.glob("checkpoint-*")):
+        assert process.poll() is None, "ended before it could be stopped"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def stopped(study):
+    """State of a run that was killed with SIGKILL, went on and was ended with SIGTERM."""
+    state = study / "state/stopped"
+    first = start(study, "stopped", save_every=0)
+    wait_for(3, state, first)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    killed_at = max(int(f.name.split("-")[1]) for f in state.glob("checkpoint-*"))
+    second = start(study, "stopped", save_every=0)
+    wait_for(killed_at + 3, state, second)
+    second.terminate()
+    assert second.wait() == 128 + signal.SIGTERM
+    assert not (study / "healed/stopped").exists()
+    return state
+
+
+def test_killed_and_resumed_equals_uninterrupted(study, stopped):
+    shutil.copytree(stopped, study / "state/resumed")
+    out = run_heal(study, "resumed", RECIPE)
+    assert json.loads((out / "heal.json").read_text())["resumed_from_step"] > 5
+    assert results(out) == results(study / "healed/calm")
+    assert not (study / "state/resumed").exists()
+
+
+def test_half_written_checkpoints_are_dropped(study, stopped, tmp_path):
+    def latest(folder: Path, recipe: Recipe = RECIPE) -> Path | None:
+        return State(folder, recipe, study / "checkpoints/cut", study / "train.safetensors").latest()
+
+    whole = shutil.copytree(stopped, tmp_path / "whole")
+    last = latest(whole)
+    assert last.name.startswith("checkpoint-") and {*CHECKPOINT_FILES} <= {f.name for f in last.iterdir()}
+    later = last.with_name("checkpoint-39")  # killed while writing the next one
+    for name in CHECKPOINT_FILES:
+        for fault in (lambda file: file.unlink(), lambda file: os.truncate(file, 0)):
+            fault(shutil.copytree(last, later) / name)
+            assert latest(whole) == last and not later.exists()
+    shutil.copytree(last, later)
+    os.truncate(later / "trainer_state.json", (later / "trainer_state.json").stat().st_size // 2)
+    assert latest(whole) == last and not later.exists()
+    assert latest(whole, replace(RECIPE, seed=1)) is None, "resumed another recipe"
+    assert not last.exists()
+
+
+def test_divergence_stops_with_a_clear_error(study):
+    for schedule in ("constant", "cosine"):
+        with pytest.raises(UserError, match=r"step \d+ .*lower the learning rate from 1e\+06"):
+            run_heal(study, "diverged", replace(RECIPE, learning_rate=1e6, schedule=schedule, clip=1e9))
+    assert not (study / "healed/diverged").exists()
+
+
+def test_not_a_number_stops_before_it_is_saved(study, monkeypatch):
+    """A NaN in the fourth step: that step is named, and no checkpoint holds it."""
+    calls = []
+
+    def faulty(*args):
+        model = add_adapter(*args)
+
+        def fault(module, inputs, output):
+            calls.append(len(calls) + 1)
+            if calls[-1] == 4:
+                output.loss = output.loss * float("nan")
+
+        model.register_forward_hook(fault)
+        return model
+
+    monkeypatch.setattr(heal_module, "add_adapter", faulty)
+    with pytest.raises(UserError, match=r"step 4 \(loss nan.*lower the learning rate"):
+        run_heal(study, "nan", RECIPE, save_every=0)
+    assert [f.name for f in (study / "state/nan").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize("full_from", [1, 4])
+def test_out_of_memory_keeps_the_global_batch(study, monkeypatch, full_from):
+    """From some step on there is room for two rows only: the batch of eight goes through in four parts."""
+    seen = []
+
+    def small_card(*args):
+        model = add_adapter(*args)
+
+        def limit(module, inputs, kwargs):
+            seen.append(len(kwargs["input_ids"]))
+            if seen[-1] > 2 and len(seen) >= full_from:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        model.register_forward_pre_hook(limit, with_kwargs=True)
+        return model
+
+    short = replace(RECIPE, steps=8, dropout=0.0)
+    plain = run_heal(study, "plain", short, micro_batch=8 if full_from > 1 else 2)
+    monkeypatch.setattr(heal_module, "add_adapter", small_card)
+    out = run_heal(study, "small", short, save_every=0)
+    before = full_from - 1
+    assert seen == [8] * (before + 1) + [4] + [2] * 4 * (8 - before)
+    summary = json.loads((out / "heal.json").read_text())
+    assert (summary["micro_batch"], summary["resumed_from_step"]) == (2, before)
+    if full_from == 1:
+        assert results(out) == results(plain)
+    losses = [np.loadtxt(o / "training.csv", delimiter=",", skiprows=1)[:, 1] for o in (plain, out)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_what_is_tried_when_memory_runs_out():
+    plans, plan = [], Plan(12, False)
+    while plan:
+        plans.append((plan.micro_batch, plan.gradient_checkpointing))
+        plan = plan.smaller(12, "auto")
+    assert plans == [(12, False), (6, False), (3, False), (1, False), (1, True)]
+    assert Plan(1, False).smaller(12, "off") is None
+
+
+def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch):
+    passes = []
+
+    def counted(*args):
+        model = add_adapter(*args)
+        attention = model.get_submodule("base_model.model.model.layers.1.self_attn")
+        attention.register_forward_hook(lambda *_: passes.append(1))
+        return model
+
+    monkeypatch.setattr(heal_module, "add_adapter", counted)
+    short, stored = replace(RECIPE, steps=8, dropout=0.0), []
+    for how, forward_passes in (("off", 8), ("on", 16)):
+        passes.clear()
+        out = run_heal(study, how, short, checkpointing=how)
+        stored.append(load_file(out / "adapter/adapter_model.safetensors"))
+        assert len(passes) == forward_passes
+    torch.testing.assert_close(*stored, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rank": 0}, "rank is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"warmup": 40}, "warmup is 40 of 40 steps"),
+        ({"length": 1}, "length is 1"),
+        ({"schedule": "cosin"}, "'cosin' is not one of cosine"),
+        ({"targets": ["mlp.up"]}, "'mlp.up'.*mlp.up_proj"),
+        ({"precision": "int8"}, "precision 'int8'"),
+        ({"micro_batch": 3}, "micro_batch 3 does not divide batch 8"),
+    ],
+)
+def test_bad_settings_get_one_clear_line(study, change, message):
+    how = {"micro_batch": change.pop("micro_batch", None)}
+    with pytest.raises(UserError, match=message) as error:
+        run_heal(study, "bad", replace(RECIPE, **change), **how)
+    assert "\n" not in str(error.value)
+
+
+def test_text_without_a_second_token_is_refused(study, tmp_path):
+    write_tokens(tmp_path / "short.safetensors", [[1], [2]])
+    with pytest.raises(UserError, match="no document of two tokens"):
+        heal(
+            study / "checkpoints/cut", tmp_path / "short.safetensors", tmp_path / "o", tmp_path / "s", RECIPE
+        )
+
+
+def test_cpu_dropout_is_dropout():
+    torch.manual_seed(0)
+    dropout, x = CpuDropout(0.05), torch.ones(1000, 1001, requires_grad=True)
+    y = dropout(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y)  # the same mask backward
+    y = y.detach()
+    kept = y != 0
+    assert 1 - kept.double().mean().item() == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / x.numel()))
+    assert y.double().mean().item() == pytest.approx(1, abs=0.002)
+    assert len(y[kept].unique()) == 1
+    assert (kept.double().mean(0).std() / math.sqrt(0.05 * 0.95 / 1000)).item() == pytest.approx(1, abs=0.1)
+    assert not torch.equal(y, dropout(x)), "the same mask twice"
+    assert torch.equal(dropout.eval()(x), x)
