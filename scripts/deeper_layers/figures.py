@@ -73,10 +73,7 @@ def distance_map(distances: Mapping[str, pd.DataFrame]) -> Figure:
     for ax, (model, frame) in zip(axes, distances.items(), strict=True):
         cells, best = rescaled(frame), closest(frame)
         mesh = ax.pcolormesh(
-            *(cells.columns, cells.index, np.ma.masked_invalid(cells)),
-            cmap="viridis_r",
-            vmin=0,
-            vmax=1,
+            cells.columns, cells.index, np.ma.masked_invalid(cells), cmap="viridis_r", vmin=0, vmax=1
         )
         ax.plot(best["first"], best["n"], "k.", ms=3, label=r"$\ell^*(n)$")
         ax.set(title=model if len(distances) > 1 else "")
@@ -99,7 +96,7 @@ def rescaled(frame: pd.DataFrame) -> pd.DataFrame:
     """Distances as a matrix (index n, columns first; NaN where no block fits), each row mapped to [0, 1]."""
     matrix = _removable(frame).pivot(index="n", columns="first", values="distance")
     low, high = matrix.min(axis=1), matrix.max(axis=1)
-    return matrix.sub(low, axis=0).div(high - low, axis=0)
+    return matrix.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
 
 
 def _removable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +132,7 @@ def healing(
         for ax, metric in zip(row, metrics, strict=True):
             for model in family:
                 for treatment in treatments:
-                    rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+                    rows = _variant(table, model, strategy, treatment)
                     plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
             drawn |= plots.references(ax, table, levels, family, metric)
         if len(family) > 1:
@@ -143,7 +140,7 @@ def healing(
             row[0].legend(handles=lines)
     colour = plots.model_colour(table, families[0][0]) if sum(map(len, families)) == 1 else INK
     handles = [plots.handle(label(treatment), **look(colour, treatment)) for treatment in treatments]
-    plots.key(fig, [*handles, *plots.usual_handles(table, drawn, colour)])
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, drawn, colour)])
     return fig
 
 
@@ -174,23 +171,19 @@ def strategies(
     recipe: str | None = None,
 ) -> Figure:
     """The strategies against each other for one model, un-healed and healed (paper, figures 1d and 5)."""
-    model, metrics, treatments = (
-        _one_model(table, models),
-        _metrics(table, metrics),
-        _treatments(table, recipe),
-    )
-    names = _rows(table, model=model)["strategy"].unique()
+    model, treatments = _one_model(table, models), _treatments(table, recipe)
+    metrics, names = _metrics(table, metrics), _rows(table, model=model)["strategy"].unique()
     fig, axes = plots.panels(len(metrics), len(treatments), height=1.35, sharex=True, sharey="row")
     drawn: set[str] = set()
     for row, metric in zip(axes, metrics, strict=True):
         for ax, treatment in zip(row, treatments, strict=True):
             for strategy in reversed(names):  # the first on top, inside the larger marks of the others
-                rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+                rows = _variant(table, model, strategy, treatment)
                 plots.curve(ax, rows, metric, **plots.strategy_look(table, strategy, treatment))
             drawn |= plots.references(ax, table, levels, [model], metric)
     plots.frame(axes, map(label, treatments), map(label, metrics))
     handles = [plots.handle(s, **plots.strategy_look(table, s, treatments[-1])) for s in names]
-    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, drawn)])
     return fig
 
 
@@ -208,14 +201,14 @@ def loss(
     fig, axes = plots.panels(1, len(treatments), height=1.7 + 0.05 * len(names), sharey=True)
     for ax, treatment in zip(axes[0], treatments, strict=True):
         for model in names:
-            rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+            rows = _variant(table, model, strategy, treatment)
             plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
         drawn = plots.references(ax, table, levels, names, metric)
     plots.frame(axes, map(label, treatments), [label(metric)])
     handles = [
         plots.handle(model, **look(plots.model_colour(table, model), treatments[-1])) for model in names
     ]
-    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, drawn)])
     return fig
 
 
@@ -229,12 +222,9 @@ def recipes(
     recipes: Sequence[str] | None = None,
 ) -> Figure:
     """Healing recipes of one model against each other: seeds, LoRA ranks, ... (paper, figures 8 and 9)."""
-    model, metrics, strategy = (
-        _one_model(table, models),
-        _metrics(table, metrics),
-        strategy or table["strategy"].iloc[0],
-    )
-    recipes = recipes or _healed(table)
+    model, metrics = _one_model(table, models), _metrics(table, metrics)
+    strategy = strategy or table["strategy"].iloc[0]
+    recipes = recipes or _healed(_rows(table, model=model, strategy=strategy))
     fig, axes = plots.wrapped(len(metrics), most=4, height=1.8)
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(recipes)))
     looks = {PRUNED: look(GREY, PRUNED)}
@@ -242,13 +232,11 @@ def recipes(
     drawn: set[str] = set()
     for ax, metric in zip(axes, metrics, strict=True):
         for treatment, style in looks.items():
-            plots.curve(
-                ax, _rows(table, model=model, strategy=strategy, treatment=treatment), metric, **style
-            )
+            plots.curve(ax, _variant(table, model, strategy, treatment), metric, **style)
         drawn |= plots.references(ax, table, levels, [model], metric)
         ax.set(xlabel=FRACTION, ylabel=label(metric))
     handles = [plots.handle(label(treatment), **style) for treatment, style in looks.items()]
-    plots.key(fig, [*handles, *plots.usual_handles(table, drawn)])
+    plots.key(fig, [*handles, *plots.usual_handles(table, recipes, drawn)])
     return fig
 
 
@@ -273,18 +261,18 @@ def retained(
     for row, model in zip(axes, names, strict=True):
         for ax, treatment in zip(row, treatments, strict=True):
             for metric in shown[model]:
-                rows = _rows(table, model=model, strategy=strategy, treatment=treatment)
+                rows = _variant(table, model, strategy, treatment)
                 rows = retention(rows, table, levels, model, metric)
                 plots.curve(ax, rows, metric, **look(plots.metric_colour(table, metric), treatment))
             for level, height in {"unpruned": 100, "chance": 0}.items():
                 ax.axhline(height, zorder=1, **plots.LEVEL_LOOKS[level])
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(max(low, -25), min(high, 130))
-    rows = ["retained (%)"] if len(names) == 1 else [f"{model}\nretained (%)" for model in names]
-    plots.frame(axes, map(label, treatments), rows)
+    beside = ["retained (%)"] if len(names) == 1 else [f"{model}\nretained (%)" for model in names]
+    plots.frame(axes, map(label, treatments), beside)
     known = [metric for metric in _metrics(table) if any(metric in each for each in shown.values())]
     handles = [plots.handle(label(m), **look(plots.metric_colour(table, m), treatments[-1])) for m in known]
-    plots.key(fig, [*handles, *plots.usual_handles(table, ["unpruned", "chance"])])
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, ["unpruned", "chance"])])
     return fig
 
 
@@ -313,6 +301,8 @@ def retention(
 
 # Where the blocks lie, and whether the distance chooses well
 
+EQUAL_N = {"color": "#bbbbbb", "linewidth": 0.8, "zorder": 1}
+
 
 @figure
 def layer_map(table: pd.DataFrame, models: Families | None = None) -> Figure:
@@ -321,7 +311,7 @@ def layer_map(table: pd.DataFrame, models: Families | None = None) -> Figure:
     names = _rows(table, model=model)["strategy"].unique()
     fig, axes = plots.wrapped(len(names), most=4, height=1.9)
     for ax, strategy in zip(axes, names, strict=True):
-        rows = _rows(table, model=model, strategy=strategy, treatment=PRUNED).query("n > 0")
+        rows = _variant(table, model, strategy, PRUNED).query("n > 0")
         first = rows["block"].map(lambda name: Block.parse(name).first)
         n_layers = rows["n_layers"].iloc[0]
         colour = plots.strategy_colour(table, strategy)
@@ -341,15 +331,16 @@ def distance_loss(table: pd.DataFrame, models: Families | None = None, recipe: s
 
     Grey lines join blocks of equal n: where they rise, the closer block was the better one.
     """
-    model, treatments, metric = _one_model(table, models), _treatments(table, recipe), _loss(table, "loss")
-    names = _rows(table, model=model)["strategy"].unique()
+    treatments, metric = _treatments(table, recipe), _loss(table, "loss")
+    table = _rows(table, model=_one_model(table, models))
+    names = table["strategy"].unique()
+    table = table.assign(lost=table[metric] - plots.unpruned(table, table["model"].iloc[0])[metric])
     fig, axes = plots.panels(1, len(treatments), height=2.6, sharex=True)
     shade = ScalarMappable(Normalize(1, table["n"].max()), "viridis")
     for ax, treatment in zip(axes[0], treatments, strict=True):
-        rows = _rows(table, model=model, treatment=treatment).query("n > 0")
-        rows = rows.assign(lost=rows[metric] - plots.unpruned(table, model)[metric])
+        rows = _rows(table, treatment=treatment).query("n > 0")
         for _, same in rows.groupby("n"):
-            ax.plot(same["distance"], same["lost"], color="#bbbbbb", linewidth=0.8, zorder=1)
+            ax.plot(same["distance"], same["lost"], **EQUAL_N)
         for strategy in reversed(names):
             chosen = rows[rows["strategy"] == strategy]
             colours = shade.to_rgba(chosen["n"])
@@ -367,7 +358,7 @@ def distance_loss(table: pd.DataFrame, models: Families | None = None, recipe: s
     plots.whole_numbers(bar.ax.xaxis)
     looks = [look(INK, treatments[-1], hollow=strategy != names[0]) | {"linestyle": ""} for strategy in names]
     handles = [plots.handle(strategy, **marks) for strategy, marks in zip(names, looks, strict=True)]
-    plots.key(fig, [*handles, plots.handle("equal $n$", color="#bbbbbb", linewidth=0.8)])
+    plots.key(fig, [*handles, plots.handle("equal $n$", **EQUAL_N)])
     return fig
 
 
@@ -385,12 +376,19 @@ def choice_quality(rows: pd.DataFrame) -> tuple[float, int, int]:
 
 
 def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows whose columns have these values, of which there must be some."""
     for column, value in where.items():
         there = table[column].unique()
         if value not in there:
             raise UserError(f"the table has no {column} {value!r} here; it has {', '.join(map(str, there))}")
         table = table[table[column] == value]
     return table
+
+
+def _variant(table: pd.DataFrame, model: str, strategy: str, treatment: str) -> pd.DataFrame:
+    """The rows of one curve; none where a recipe healed none of the strategy's cuts."""
+    rows = _rows(table, model=model, strategy=strategy)
+    return rows[rows["treatment"] == treatment]
 
 
 def _metrics(table: pd.DataFrame, wanted: Sequence[str] | None = None) -> list[str]:
@@ -415,6 +413,8 @@ def _healed(table: pd.DataFrame) -> list[str]:
 
 def _treatments(table: pd.DataFrame, recipe: str | None) -> list[str]:
     """Un-healed, then the recipe, if there is one."""
+    if recipe:
+        _rows(table, treatment=recipe)
     return [PRUNED, *([recipe] if recipe else _healed(table)[:1])]
 
 

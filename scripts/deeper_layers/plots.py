@@ -207,13 +207,14 @@ def curve(ax: Axes, rows: pd.DataFrame, metric: str, **look) -> None:
     drawn apart, as a diamond at 0.
     """
     rows = rows.dropna(subset=metric).sort_values("n")
-    control = rows[(rows["n"] == 0) & (rows["treatment"] != PRUNED)]
-    rows = rows.drop(control.index)
-    x, y = 100 * rows["fraction_removed"], rows[metric]
-    ax.plot(x, y, **look | {"markersize": crowded(len(rows)) * look["markersize"]})
-    band(ax, x, y, rows[f"{metric}_stderr"], look["color"])
-    for _, row in control.iterrows():
-        ax.errorbar(0, row[metric], row[f"{metric}_stderr"], color=look["color"], zorder=3, **CONTROL)
+    is_control = (rows["n"] == 0) & (rows["treatment"] != PRUNED)
+    x, y, stderr = 100 * rows["fraction_removed"], rows[metric], rows[f"{metric}_stderr"]
+    cut, size = ~is_control, crowded(len(rows)) * look["markersize"]
+    ax.plot(x[cut], y[cut], **look | {"markersize": size})
+    band(ax, x[cut], y[cut], stderr[cut], look["color"])
+    if is_control.any():
+        at_0 = x[is_control], y[is_control], stderr[is_control]
+        ax.errorbar(*at_0, color=look["color"], zorder=3, **CONTROL)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
@@ -252,9 +253,11 @@ def handle(name: str, **look) -> Line2D:
     return Line2D([], [], label=name, **look)
 
 
-def usual_handles(table: pd.DataFrame, drawn: Iterable[str], colour=INK) -> list[Artist]:
+def usual_handles(
+    table: pd.DataFrame, treatments: Sequence[str], drawn: Iterable[str], colour=INK
+) -> list[Artist]:
     """Legend entries of what most figures share: the control if there is one, the band, the levels drawn."""
-    controls = table.loc[(table["n"] == 0) & (table["treatment"] != PRUNED), "treatment"].unique()
-    handles = [handle("healed, not cut", color=colour, **CONTROL)] if len(controls) else []
+    controls = table[(table["n"] == 0) & table["treatment"].isin(set(treatments) - {PRUNED})]
+    handles = [] if controls.empty else [handle("healed, not cut", color=colour, **CONTROL)]
     handles.append(Patch(facecolor=colour, alpha=0.2, linewidth=0, label="± 1 standard error"))
     return handles + [handle(name, **LEVEL_LOOKS[name]) for name in LEVEL_LOOKS if name in set(drawn)]

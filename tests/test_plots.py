@@ -1,0 +1,357 @@
+"""What the figures draw, read back from their artists and compared with the numbers they were given."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from deeper_layers import figures, plots
+from deeper_layers.errors import UserError
+from deeper_layers.figures import FIGURES
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
+N_LAYERS = 6
+
+
+@pytest.fixture
+def distances():
+    """Random distances of a model of 6 layers, with a tie at n = 2 between l = 1 and l = 3."""
+    random = np.random.default_rng(0)
+    cells = [(first, n) for n in range(1, N_LAYERS + 1) for first in range(N_LAYERS - n + 1)]
+    frame = pd.DataFrame(cells, columns=["first", "n"])
+    frame["distance"], frame["stderr"], frame["samples"] = random.uniform(0.2, 0.5, len(frame)), 0.01, 50
+    frame.loc[(frame.n == 2) & frame["first"].isin([1, 3]), "distance"] = 0.1
+    return {"tiny": frame}
+
+
+@pytest.fixture
+def table():
+    """Two models, two strategies that agree at n = 1, two recipes of which the first has a control."""
+    random = np.random.default_rng(1)
+    rows = []
+    for model, strategy, n, treatment in itertools.product(
+        ["a", "b"], ["similarity", "deepest"], range(N_LAYERS), ["pruned", "healed", "healed_seed1"]
+    ):
+        if n == 0 and treatment == "healed_seed1":
+            continue
+        first = 4 if n == 1 else 0 if strategy == "similarity" else N_LAYERS - 1 - n
+        block = f"drop_{first}-{first + n - 1}" if n else "full"
+        rows.append(
+            {
+                **{"model": model, "strategy": strategy, "n": n, "block": block, "treatment": treatment},
+                **{"n_layers": N_LAYERS, "layers": N_LAYERS - n, "fraction_removed": n / N_LAYERS},
+                **{"parameters": 100 - n, "bytes": 400 - 4 * n, "distance": 0.1 * n + 0.01 * first},
+                **{"knowledge": random.uniform(0.3, 0.9), "knowledge_stderr": 0.02},
+                **{"guess": 0.51, "guess_stderr": 0.02},
+                **{"loss": random.uniform(1, 4), "loss_stderr": 0.1},
+            }
+        )
+    table = pd.DataFrame(rows)
+    for column in ("knowledge", "loss"):  # one block, one number
+        table[column] = table.groupby(["model", "block", "treatment"])[column].transform("first")
+    table.loc[table.block.eq("full") & table.treatment.eq("pruned"), ["knowledge", "loss"]] = [0.85, 1.0]
+    table["normalised_loss"], table["normalised_loss_stderr"] = table.loss / 5, table.loss_stderr / 5
+    return table
+
+
+@pytest.fixture
+def levels(table):
+    rows = [("knowledge", "chance", 0.25), ("guess", "chance", 0.5), ("guess", "majority", 0.6)]
+    rows += [("loss", "chance", 5.0), ("normalised_loss", "chance", 1.0)]
+    rows = [(model, *row) for model in table.model.unique() for row in rows]
+    return pd.DataFrame(rows, columns=["model", "metric", "level", "value"])
+
+
+def select(table, **where):
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table.sort_values("n")
+
+
+def lines(ax, **properties):
+    """The data of the lines that have all these properties, as [points, 2] arrays."""
+    return [
+        np.array(line.get_xydata())
+        for line in ax.get_lines()
+        if all(getattr(line, f"get_{name}")() == value for name, value in properties.items())
+    ]
+
+
+def heights(ax, linestyle):
+    """Where horizontal lines of a style lie."""
+    return sorted({float(line[0, 1]) for line in lines(ax, linestyle=linestyle) if line[0, 1] == line[-1, 1]})
+
+
+def points(rows, metric):
+    return np.column_stack([100 * rows.fraction_removed, rows[metric]])
+
+
+def panel(figure, ylabel):
+    return next(ax for ax in figure.axes if ax.get_ylabel() == ylabel)
+
+
+def bars(ax):
+    """(left, width) of the horizontal bars that are as long as the block they show, by their height n."""
+    return {round(p.get_y() + p.get_height() / 2): (p.get_x(), p.get_width()) for p in ax.patches}
+
+
+# Distances
+
+
+def test_distance_curves_show_every_block_that_leaves_a_layer(distances):
+    ax = figures.distance_curves(distances).axes[0]
+    frame = distances["tiny"]
+    *curves, trace = lines(ax)
+    assert len(curves) == N_LAYERS - 1
+    for n, curve in enumerate(curves, 1):
+        np.testing.assert_array_equal(curve, select(frame, n=n).sort_values("first")[["first", "distance"]])
+    by_n = {n: sorted(zip(rows.distance, rows["first"], strict=True)) for n, rows in frame.groupby("n")}
+    best = [by_n[n][0] for n in range(1, N_LAYERS)]
+    np.testing.assert_array_equal(trace, [(first, d) for d, first in best])
+    assert tuple(trace[1]) == (1, 0.1)  # the tie goes to the smaller l
+    bands = [c.get_paths()[0].get_extents() for c in ax.collections]
+    assert [b.y0 for b in bands] == pytest.approx([c[:, 1].min() - 0.01 for c in curves])
+
+
+def test_distance_map_rescales_each_row(distances):
+    ax, bar = figures.distance_map(distances).axes
+    mesh = ax.collections[0].get_array()
+    frame = distances["tiny"]
+    assert mesh.shape == (N_LAYERS - 1, N_LAYERS)
+    for n in range(1, N_LAYERS):
+        d = select(frame, n=n).sort_values("first").distance.to_numpy()
+        np.testing.assert_allclose(mesh[n - 1, : len(d)], (d - d.min()) / (d.max() - d.min()), atol=1e-12)
+        assert mesh.mask[n - 1].tolist() == [False] * len(d) + [True] * (N_LAYERS - len(d))
+    assert (ax.collections[0].norm.vmin, ax.collections[0].norm.vmax) == (0, 1)
+    assert ax.collections[0].get_cmap().name == "viridis_r"
+    dots = lines(ax)[0]
+    assert [tuple(dot) for dot in dots[:2]] == [(select(frame, n=1).distance.idxmin(), 1), (1, 2)]
+
+
+# Scores
+
+
+def test_healing_draws_the_table(table, levels):
+    figure = figures.healing(table, levels, models=[["a"]])
+    assert [ax.get_ylabel() for ax in figure.axes] == ["knowledge", "guess", "held-out loss (nats)"]
+    rows = select(table, model="a", strategy="similarity")
+    ax = figure.axes[0]
+    [unhealed], [healed] = lines(ax, marker="*"), lines(ax, marker="o")
+    np.testing.assert_allclose(unhealed, points(select(rows, treatment="pruned"), "knowledge"))
+    np.testing.assert_allclose(healed, points(select(rows, treatment="healed").query("n > 0"), "knowledge"))
+    [control] = lines(ax, marker="D")
+    np.testing.assert_allclose(control, points(select(rows, treatment="healed", n=0), "knowledge"))
+    assert (lines(ax, linestyle=":", marker="*"), lines(ax, linestyle="-", marker="o")) != ([], [])
+    band = ax.collections[0].get_paths()[0].get_extents()
+    assert band.y1 == pytest.approx(unhealed[:, 1].max() + 0.02)
+
+
+def test_levels_are_drawn_at_their_height_and_named(table, levels):
+    figure = figures.healing(table, levels, models=[["a"]])
+    assert heights(figure.axes[0], "--") == [0.25]
+    assert heights(figure.axes[1], "--") == [0.5] and heights(figure.axes[1], "-.") == [0.6]
+    assert heights(figure.axes[2], "--") == [5.0]
+    unpruned = [line for line in lines(figure.axes[2], linestyle="-", marker="None") if len(line) == 2]
+    assert [line[0, 1] for line in unpruned] == [1.0]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    expected = [
+        "un-healed",
+        "healed",
+        "healed, not cut",
+        "± 1 standard error",
+        "unpruned",
+        "chance",
+        "majority",
+    ]
+    assert names == expected
+
+
+@pytest.mark.parametrize("families, shape", [([["a", "b"]], (3, 1)), ([["a"], ["b"]], (3, 2))])
+def test_families_share_a_panel_and_models_keep_their_colour(table, levels, families, shape):
+    figure = figures.healing(table, levels, models=families)
+    assert len(figure.axes) == shape[0] * shape[1]
+    drawn = {line.get_color() for ax in figure.axes for line in ax.get_lines() if line.get_marker() == "o"}
+    assert drawn == {plots.model_colour(table, "a"), plots.model_colour(table, "b")}
+    alone = figures.healing(table, levels, models=[["b"]])
+    assert {line.get_color() for line in alone.axes[0].get_lines() if line.get_marker() == "o"} < drawn
+
+
+def test_strategies_un_healed_beside_healed(table, levels):
+    figure = figures.strategies(table, levels, models=[["a"]], metrics=["knowledge", "loss"])
+    left, right = figure.axes[:2]
+    assert [left.get_title(), right.get_title()] == ["un-healed", "healed"]
+    assert left.get_ylim() == right.get_ylim()
+    for ax, treatment, marker in ((left, "pruned", "*"), (right, "healed", "o")):
+        for strategy, face in (("similarity", "#0072B2"), ("deepest", "white")):
+            rows = select(table, model="a", strategy=strategy, treatment=treatment)
+            [curve] = lines(ax, marker=marker, markerfacecolor=face)
+            np.testing.assert_allclose(
+                curve, points(rows if marker == "*" else rows[rows.n > 0], "knowledge")
+            )
+
+
+def test_loss_of_all_models_with_chance_at_one(table, levels):
+    left, right = figures.loss(table, levels).axes
+    for ax, treatment, marker in ((left, "pruned", "*"), (right, "healed", "o")):
+        assert heights(ax, "--") == [1.0]
+        for model, curve in zip("ab", lines(ax, marker=marker), strict=True):
+            rows = select(table, model=model, strategy="similarity", treatment=treatment)
+            rows = rows if marker == "*" else rows[rows.n > 0]
+            np.testing.assert_allclose(curve[:, 1], rows.loss / 5)
+
+
+def test_recipes_have_a_curve_each(table, levels):
+    ax = figures.recipes(table, levels, models=[["a"]]).axes[0]
+    first, second = lines(ax, marker="o")
+    for curve, recipe in ((first, "healed"), (second, "healed_seed1")):
+        rows = select(table, model="a", strategy="similarity", treatment=recipe).query("n > 0")
+        np.testing.assert_allclose(curve, points(rows, "knowledge"))
+
+
+def test_retained_is_the_way_from_chance_to_the_unpruned_model(table, levels):
+    figure = figures.retained(table, levels, models=[["a"]])
+    rows = select(table, model="a", strategy="similarity", treatment="pruned")
+    knowledge, loss = lines(figure.axes[0], marker="*")  # guess is not better than chance: left out
+    np.testing.assert_allclose(knowledge[:, 1], 100 * (rows.knowledge - 0.25) / (0.85 - 0.25))
+    np.testing.assert_allclose(loss[:, 1], 100 * (5 - rows.loss) / (5 - 1))
+    assert knowledge[0, 1] == pytest.approx(100) and loss[0, 1] == pytest.approx(100)
+    band = figure.axes[0].collections[1].get_paths()[0].get_extents()
+    assert band.y1 == pytest.approx(loss[:, 1].max() + 100 * 0.1 / 4)
+
+
+def test_layer_map_shows_the_removed_layers(table):
+    for ax in figures.layer_map(table, models=[["a"]]).axes:
+        for n, (left, width) in bars(ax).items():
+            first = 4 if n == 1 else 0 if ax.get_title() == "similarity" else N_LAYERS - 1 - n
+            assert (left, width) == (first - 0.5, n)
+
+
+def test_choice_quality():
+    rows = pd.DataFrame(
+        [  # n, block, distance, lost; the closer block is better at n = 2, worse at n = 3, alone at n = 1
+            (1, "p", 0.1, 0.0),
+            (2, "q", 0.2, 0.5),
+            (2, "r", 0.3, 0.6),
+            (3, "s", 0.4, 0.9),
+            (3, "t", 0.5, 0.8),
+            (1, "p", 0.1, 0.0),
+        ],
+        columns=["n", "block", "distance", "lost"],
+    )
+    rank, better, rivals = figures.choice_quality(rows)
+    assert (better, rivals) == (1, 2)
+    assert rank == pytest.approx(1 - 6 * 2 / (5 * 24))  # Spearman's formula: two ranks differ by one
+
+
+def test_distance_loss_shows_the_loss_added(table):
+    figure = figures.distance_loss(table, models=[["a"]])
+    rows = select(table, model="a", strategy="similarity", treatment="pruned").query("n > 0")
+    dots = figure.axes[0].collections[-1].get_offsets()
+    np.testing.assert_allclose(dots, np.column_stack([rows.distance, rows.loss - 1.0]))
+
+
+# All figures
+
+
+def draw_all(table, levels, distances):
+    for name, draw in FIGURES.items():
+        if name.startswith("distance-") and name != "distance-loss":
+            yield name, draw(distances)
+        else:
+            data = {"table": table[table.model == "a"]}
+            if name not in ("layer-map", "distance-loss"):
+                data["levels"] = levels
+            yield name, draw(**data)
+
+
+def test_without_healing_the_un_healed_curves_remain(table, levels, distances):
+    bare = table[table.treatment == "pruned"]
+    for name, figure in draw_all(bare, levels, distances):
+        if not name.startswith("distance-"):
+            assert not any(lines(ax, marker="o") for ax in figure.axes), name
+
+
+def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
+    for ending in ("svg", "pdf", "png"):
+        one, two = (tmp_path / f"{i}.{ending}" for i in (1, 2))
+        plots.save(figures.healing(table, levels, models=[["a"]]), one)
+        plots.save(figures.healing(table, levels, models=[["a"]]), two)
+        assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 5000
+    with pytest.raises(UserError, match="svg"):
+        plots.save(figures.layer_map(table, models=[["a"]]), tmp_path / "figure.gif")
+
+
+def test_nothing_is_clipped_or_overlaps_at_the_width_of_a_column(table, levels, distances):
+    """Every text lies inside the figure, and no two texts of it overlap."""
+    for name, figure in draw_all(table, levels, distances):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        page, renderer = figure.bbox, canvas.get_renderer()
+        texts = [t for ax in figure.axes for t in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)]
+        texts += [t for legend in figure.legends for t in legend.get_texts()]
+        texts += [
+            t for ax in figure.axes for t in ax.get_xticklabels() + ax.get_yticklabels() if on_axis(ax, t)
+        ]
+        boxes = [
+            (t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_visible() and t.get_text()
+        ]
+        assert figure.get_figwidth() in (plots.COLUMN, plots.PAGE)
+        for text, box in boxes:
+            assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, f"{name}: {text!r} is cut off"
+        for (one, box), (other, second) in itertools.combinations(boxes, 2):
+            assert not (box.shrunk(0.9, 0.9).overlaps(second)), f"{name}: {one!r} and {other!r} overlap"
+
+
+def on_axis(ax, text):
+    """Tick labels outside the limits exist but are not drawn."""
+    (x0, x1), (y0, y1) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    x, y = text.get_position()
+    return text.get_visible() and (x0 <= x <= x1 if y == 0 else y0 <= y <= y1)
+
+
+def test_what_the_table_lacks_is_said(table, levels):
+    for wrong, words in (
+        ({"models": [["c"]]}, "it has a, b"),
+        ({"strategy": "random"}, "it has similarity, deepest"),
+        ({"recipe": "cured"}, "it has pruned, healed, healed_seed1"),
+        ({"metrics": ["mmlu"]}, "it has knowledge, guess, loss, normalised_loss"),
+    ):
+        with pytest.raises(UserError, match=words):
+            figures.healing(table, levels, **wrong)
+    with pytest.raises(UserError, match="--models one of a, b"):
+        figures.strategies(table, levels)
+    with pytest.raises(UserError, match="loss suite"):
+        figures.loss(table[["model", "strategy", "n", "treatment", "knowledge", "knowledge_stderr"]], levels)
+
+
+def test_the_program(table, levels, distances, tmp_path):
+    table.to_csv(tmp_path / "table.csv", index=False)
+    levels.to_csv(tmp_path / "levels.csv", index=False)
+    (tmp_path / "tiny").mkdir()
+    distances["tiny"].to_csv(tmp_path / "tiny" / "distances.csv", index=False)
+
+    def figure(*words):
+        data = [
+            "--table",
+            tmp_path / "table.csv",
+            "--levels",
+            tmp_path / "levels.csv",
+            "--out",
+            tmp_path / "figure",
+        ]
+        return subprocess.run([sys.executable, SCRIPT, *words, *data], capture_output=True, text=True)
+
+    done = figure("healing", "--models", "a,b", "--metrics", "loss", "--formats", "svg", "pdf", "png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert figure("distance-map", "--distances", tmp_path / "tiny" / "distances.csv").returncode == 0
+    for words in (["distance-map"], ["distance-map", "--recipe", "healed"], ["layer-map"]):
+        done = figure(*words)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--" in done.stderr, words
