@@ -53,7 +53,7 @@ class Family:
         self.model = model
         self.blocks = list(blocks)
         self.batch = batch
-        self.batch_tokens = 16384 if self.model.device.type == "cuda" else 4096
+        self.batch_tokens = 16384 if self.model.device.type == "cuda" else 1024
         self.n_layers = len(decoder_layers(self.model))
         self.layers_of_cuts = sum(len(block.kept(self.n_layers)) for block in self.blocks)
         self.layers_run = self.layers_separate = 0
