@@ -1,4 +1,4 @@
-"""Draw one figure of the study, in as many formats as wanted."""
+"""Draw one figure of the study."""
 
 import inspect
 from pathlib import Path
@@ -11,11 +11,11 @@ from deeper_layers.figures import FIGURES
 from deeper_layers.table import read_table
 
 OPTIONS = {
-    "models": "the models, a panel each; join those that share a panel by commas",
-    "metrics": "metrics of the table",
-    "strategy": "the strategy to show",
-    "recipe": "the healing recipe to show",
-    "recipes": "the healing recipes to compare",
+    "models": "models to show, a panel each; join by commas those that share one",
+    "metrics": "metrics to show, as in the table",
+    "strategy": "strategy to show",
+    "recipe": "healing recipe to show",
+    "recipes": "healing recipes to compare",
 }
 
 
@@ -48,10 +48,9 @@ if __name__ == "__main__":
     p.add_argument("--out", type=Path, required=True, help="where to write it, without the ending")
     p.add_argument("--formats", nargs="+", choices=["svg", "pdf", "png"], default=["svg", "png"])
     p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="the results table")
-    p.add_argument(
-        "--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority levels"
-    )
-    p.add_argument("--distances", nargs="+", type=Path, help="results/MODEL/distances.csv of each model")
-    for name, help in OPTIONS.items():
-        p.add_argument(f"--{name}", nargs="+" if name.endswith("s") else None, metavar="NAME", help=help)
+    p.add_argument("--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority")
+    p.add_argument("--distances", nargs="+", type=Path, help="distances.csv, in the folders of the models")
+    for name, meaning in OPTIONS.items():
+        several = {"nargs": "+"} if name.endswith("s") else {}
+        p.add_argument(f"--{name}", metavar="NAME", help=meaning, **several)
     program.run(main, p)

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+import figure as program
 from deeper_layers import figures, plots
 from deeper_layers.errors import UserError
 from deeper_layers.figures import FIGURES
@@ -216,7 +218,7 @@ def test_recipes_have_a_curve_each(table, levels):
 def test_retained_is_the_way_from_chance_to_the_unpruned_model(table, levels):
     figure = figures.retained(table, levels, models=[["a"]])
     rows = select(table, model="a", strategy="similarity", treatment="pruned")
-    knowledge, loss = lines(figure.axes[0], marker="*")  # guess is not better than chance: left out
+    knowledge, loss = lines(figure.axes[0], linestyle=":")  # guess is not better than chance: left out
     np.testing.assert_allclose(knowledge[:, 1], 100 * (rows.knowledge - 0.25) / (0.85 - 0.25))
     np.testing.assert_allclose(loss[:, 1], 100 * (5 - rows.loss) / (5 - 1))
     assert knowledge[0, 1] == pytest.approx(100) and loss[0, 1] == pytest.approx(100)
@@ -273,7 +275,8 @@ def test_without_healing_the_un_healed_curves_remain(table, levels, distances):
     bare = table[table.treatment == "pruned"]
     for name, figure in draw_all(bare, levels, distances):
         if not name.startswith("distance-"):
-            assert not any(lines(ax, marker="o") for ax in figure.axes), name
+            curves = [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() != "None"]
+            assert {line.get_linestyle() for line in curves} <= {":"}, name
 
 
 def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
@@ -329,29 +332,34 @@ def test_what_the_table_lacks_is_said(table, levels):
         figures.loss(table[["model", "strategy", "n", "treatment", "knowledge", "knowledge_stderr"]], levels)
 
 
-def test_the_program(table, levels, distances, tmp_path):
+def test_the_program(table, levels, tmp_path):
     table.to_csv(tmp_path / "table.csv", index=False)
     levels.to_csv(tmp_path / "levels.csv", index=False)
-    (tmp_path / "tiny").mkdir()
-    distances["tiny"].to_csv(tmp_path / "tiny" / "distances.csv", index=False)
+    data = ["--table", tmp_path / "table.csv", "--levels", tmp_path / "levels.csv", "--out", tmp_path / "f"]
 
     def figure(*words):
-        data = [
-            "--table",
-            tmp_path / "table.csv",
-            "--levels",
-            tmp_path / "levels.csv",
-            "--out",
-            tmp_path / "figure",
-        ]
         return subprocess.run([sys.executable, SCRIPT, *words, *data], capture_output=True, text=True)
 
     done = figure("healing", "--models", "a,b", "--metrics", "loss", "--formats", "svg", "pdf", "png")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
-    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert figure("distance-map", "--distances", tmp_path / "tiny" / "distances.csv").returncode == 0
-    for words in (["distance-map"], ["distance-map", "--recipe", "healed"], ["layer-map"]):
-        done = figure(*words)
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--" in done.stderr, words
+    assert (tmp_path / "f.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    done = figure("layer-map", "--recipe", "healed")
+    assert (done.returncode, done.stderr) == (1, "error: the figure layer-map has no option --recipe\n")
+
+
+def test_what_a_figure_is_given(distances, tmp_path):
+    options = dict.fromkeys(["models", "metrics", "strategy", "recipe", "recipes", "distances"])
+    path = tmp_path / "tiny" / "distances.csv"
+    path.parent.mkdir()
+    distances["tiny"].to_csv(path, index=False)
+    given = program.inputs(Namespace(name="distance-map", **options | {"distances": [path]}), {"distances"})
+    pd.testing.assert_frame_equal(given["distances"]["tiny"], distances["tiny"])
+    with pytest.raises(UserError, match="--distances"):
+        program.inputs(Namespace(name="distance-map", **options), {"distances"})
+    given = program.inputs(Namespace(name="healing", **options | {"models": ["a", "b,c"]}), {"models"})
+    assert given == {"models": [["a"], ["b", "c"]]}
+    missing = Namespace(name="healing", table=tmp_path / "table.csv", **options)
+    with pytest.raises(UserError, match=r"table.csv is missing.*table.py"):
+        program.inputs(missing, {"table"})

@@ -263,7 +263,7 @@ def retained(
             for metric in shown[model]:
                 rows = _variant(table, model, strategy, treatment)
                 rows = retention(rows, table, levels, model, metric)
-                plots.curve(ax, rows, metric, **look(plots.metric_colour(table, metric), treatment))
+                plots.curve(ax, rows, metric, **plots.metric_look(table, metric, treatment))
             for level, height in {"unpruned": 100, "chance": 0}.items():
                 ax.axhline(height, zorder=1, **plots.LEVEL_LOOKS[level])
     low, high = axes[0, 0].get_ylim()
@@ -271,7 +271,8 @@ def retained(
     beside = ["retained (%)"] if len(names) == 1 else [f"{model}\nretained (%)" for model in names]
     plots.frame(axes, map(label, treatments), beside)
     known = [metric for metric in _metrics(table) if any(metric in each for each in shown.values())]
-    handles = [plots.handle(label(m), **look(plots.metric_colour(table, m), treatments[-1])) for m in known]
+    looks = {metric: plots.metric_look(table, metric, treatments[-1]) for metric in known}
+    handles = [plots.handle(label(m).split(" (")[0], **looks[m]) for m in known]  # per cent, not nats
     plots.key(fig, [*handles, *plots.usual_handles(table, treatments, ["unpruned", "chance"])])
     return fig
 

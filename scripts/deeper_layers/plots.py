@@ -2,8 +2,8 @@
 
 What a look means, everywhere: colour tells the model, the strategy, the metric or the recipe (each kind has
 its own set); solid with dots is healed, dotted with stars is not; hollow markers are any strategy but the
-first; a band or bar is ± 1 standard error; grey dashes are chance. The colours suit colour-blind readers,
-and nothing is told by colour alone, so that the figures can be read in grey.
+table's first; a band or bar is ± 1 standard error; grey dashes are chance. The colours suit colour-blind
+readers, and what stands side by side differs in lightness or marker too, so that it can be read in grey.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ STYLE = {
 }
 
 # Paul Tol's muted colours for models, Okabe and Ito's for strategies and metrics, viridis for recipes.
-MODEL_COLOURS = ["#332288", "#44AA99", "#CC6677", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77"]
+MODEL_COLOURS = ["#332288", "#CC6677", "#88CCEE", "#117733", "#DDCC77", "#882255", "#44AA99", "#999933"]
 STRATEGY_COLOURS = {"similarity": "#0072B2", "deepest": "#D55E00"}
 MORE_STRATEGIES = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 METRIC_COLOURS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#0072B2", "#D55E00"]
+METRIC_MARKERS = ["o", "s", "^", "v", "D", "P", "X"]
 INK, GREY = "#222222", "#777777"
 
 LEVEL_LOOKS = {
@@ -183,8 +184,11 @@ def model_colour(table: pd.DataFrame, model: str) -> str:
     return _nth(MODEL_COLOURS, list(table["model"].unique()).index(model))
 
 
-def metric_colour(table: pd.DataFrame, metric: str) -> str:
-    return _nth(METRIC_COLOURS, metrics(table).index(metric))
+def metric_look(table: pd.DataFrame, metric: str, treatment: str) -> dict:
+    """For figures that show several metrics in one panel: each has its own marker, healed or not."""
+    i = metrics(table).index(metric)
+    marker = {"marker": _nth(METRIC_MARKERS, i), "markersize": 3.2}
+    return look(_nth(METRIC_COLOURS, i), treatment) | marker
 
 
 def _nth(colours: Sequence[str], i: int) -> str:

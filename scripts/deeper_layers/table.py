@@ -108,6 +108,8 @@ def variants(
     """Every (choice, treatment) that the table has a row for."""
     healed = {recipe.name: recipe.healed(choices) for recipe in map(Recipe.parse, recipes)}
     for name in controls:
+        if name not in healed:
+            raise UserError(f"--controls: {name!r} is not among --recipes")
         healed[name].add(FULL)
     for choice in choices:
         yield choice, PRUNED
