@@ -4,7 +4,8 @@
 
 checkpoint blocks:
     input:
-        f"{OUT}/{{model}}/distances.csv",
+        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        distances=lambda wildcards: study.distance_files(wildcards.model),
     output:
         f"{OUT}/{{model}}/blocks.csv",
     log:
@@ -18,4 +19,5 @@ checkpoint blocks:
     message:
         "Choosing the blocks of {wildcards.model}"
     shell:
-        "python {SCRIPTS}/blocks.py {params.options} --distances {input} --out {output} --log {log}"
+        "python {SCRIPTS}/blocks.py {params.options} "
+        "--checkpoint $(dirname {input.checkpoint}) --out {output} --log {log}"

@@ -10,7 +10,7 @@ rule figure_distances:
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.distance_figures),
+        figure="|".join(study.distance_figures) or "(?!)",
     localrule: True
     conda:
         "../envs/workflow.yaml"
@@ -32,7 +32,7 @@ rule figure_model:
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.model_figures),
+        figure="|".join(study.model_figures) or "(?!)",
     localrule: True
     conda:
         "../envs/workflow.yaml"
@@ -55,7 +55,7 @@ rule figure_study:
     log:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.study_figures),
+        figure="|".join(study.study_figures) or "(?!)",
     localrule: True
     conda:
         "../envs/workflow.yaml"

@@ -3,25 +3,41 @@
 from pathlib import Path
 
 from deeper_layers import program
-from deeper_layers.blocks import STRATEGIES, choose, read_distances, write_choices
+from deeper_layers.blocks import (
+    BY_DISTANCE,
+    STRATEGIES,
+    choose,
+    published_blocks,
+    read_distances,
+    write_choices,
+)
 from deeper_layers.errors import UserError
+from deeper_layers.files import read_json, replacing
 
 
 def main(arguments):
-    distances = read_distances(arguments.distances)
-    n_layers = max(n for _, n in distances)
+    manifest = read_json(arguments.checkpoint / "manifest.json")
+    n_layers = manifest["n_layers"]
     remove = arguments.remove or range(1, n_layers)
     too_many = [n for n in remove if n >= n_layers]
     if too_many:
         raise UserError(f"study.remove: the model has {n_layers} layers, so n = {too_many[0]} leaves none")
-    choices = choose(arguments.strategies, list(remove), n_layers, distances)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_choices(arguments.out, choices)
+    needing = [s for s in arguments.strategies if s in BY_DISTANCE]
+    if needing and not arguments.distances:
+        raise UserError(f"the strategy {needing[0]} chooses by distance: give --distances")
+    distances = read_distances(arguments.distances) if arguments.distances else None
+    authors = published_blocks(manifest["source"]["id"])
+    for block in authors.values():
+        block.kept(n_layers)
+    choices = choose(arguments.strategies, remove, n_layers, distances, authors)
+    with replacing(arguments.out) as aside:
+        write_choices(aside, choices)
 
 
 if __name__ == "__main__":
     p = program.parser(__doc__)
-    p.add_argument("--distances", type=Path, required=True, help="distances.csv of the model")
+    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
+    p.add_argument("--distances", type=Path, help="its distances.csv, for strategies that choose by it")
     p.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=["similarity"])
     p.add_argument("--remove", nargs="*", type=int, help="numbers of layers n to remove; none: 1..L-1")
     p.add_argument("--out", type=Path, required=True, help="blocks.csv to write")

@@ -2,9 +2,14 @@
 
 import csv
 import itertools
+import json
+import math
 import random
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from deeper_layers.blocks import (
     FULL,
@@ -12,6 +17,7 @@ from deeper_layers.blocks import (
     Choice,
     choose,
     deepest,
+    published_blocks,
     read_choices,
     read_distances,
     similarity,
@@ -79,3 +85,53 @@ def test_distances_are_read_by_first_and_n(tmp_path):
     path.write_text("first,n,distance,stderr,samples\n0,1,0.25,0.01,9\n3,2,0.5,0.02,9\n")
     assert read_distances(path) == {(0, 1): 0.25, (3, 2): 0.5}
     assert Choice("similarity", Block(3, 2), 0.5).n == 2
+
+
+def test_published_blocks_agree_with_the_numbers_in_the_text():
+    llama = published_blocks("meta-llama/Llama-2-70b-hf")
+    assert sorted(llama) == list(range(1, 65)) and all(n == block.n for n, block in llama.items())
+    assert llama[1].first == 62 and llama[64].first == 10  # minima of the paper's figure 1c
+    for model, n_layers in (("meta-llama/Llama-2-7b-hf", 32), ("mistralai/Mistral-7B-v0.1", 32)):
+        assert all(len(b.kept(n_layers)) == n_layers - b.n for b in published_blocks(model).values())
+    assert published_blocks("somebody/else") == {}
+
+
+def test_published_needs_no_distances_and_has_lines_only_where_the_authors_show_one():
+    authors = {2: Block(3, 2)}
+    choices = choose(["published", "deepest"], [1, 2], 8, authors=authors)
+    assert [(c.strategy, str(c.block)) for c in choices] == [
+        ("published", "full"),
+        ("published", "drop_3-4"),
+        ("deepest", "full"),
+        ("deepest", "drop_6-6"),
+        ("deepest", "drop_5-6"),
+    ]
+    assert choices[0].distance == 0 and math.isnan(choices[1].distance)
+    assert {c.strategy for c in choose(["published", "deepest"], [1, 2], 8)} == {"deepest"}
+    distances = {(first, n): 0.01 * first for n in range(1, 9) for first in range(9 - n)}
+    assert choose(["published"], [2], 8, distances, authors)[1].distance == distances[3, 2]
+
+
+def test_the_program_runs_the_published_blocks_without_a_similarity_pass(tmp_path):
+    source = {"kind": "hub", "id": "mistralai/Mistral-7B-v0.1", "revision": None}
+    (tmp_path / "manifest.json").write_text(json.dumps({"n_layers": 32, "source": source}))
+
+    def run(*options):
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/blocks.py"),
+            "--checkpoint",
+            ".",
+            "--out",
+            "blocks.csv",
+        ]
+        return subprocess.run([*command, *options], cwd=tmp_path, text=True, capture_output=True)
+
+    assert run("--strategies", "published", "--remove", "8", "24").returncode == 0
+    choices = read_choices(tmp_path / "blocks.csv")
+    assert [c.block for c in choices] == [FULL, Block(21, 8), Block(3, 24)]
+    assert math.isnan(choices[1].distance)
+    failed = run("--strategies", "similarity", "--remove", "8")
+    assert failed.returncode == 1 and failed.stderr == (
+        "error: the strategy similarity chooses by distance: give --distances\n"
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jsonschema
 
-from .blocks import FULL, STRATEGIES, Block, Choice, read_choices
+from .blocks import BY_DISTANCE, FULL, STRATEGIES, Block, Choice, published_blocks, read_choices
 from .errors import UserError
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
@@ -167,7 +167,13 @@ class Study:
         return options(_without(self.config["distances"], "text", "split"))
 
     def block_options(self, model: str) -> str:
-        return options({"strategies": self.strategies, "remove": self.remove(model)})
+        return options(
+            {
+                "strategies": self.strategies,
+                "remove": self.remove(model),
+                "distances": self.distance_files(model),
+            }
+        )
 
     def recipe(self, recipe: str, model: str) -> dict:
         """Settings of a recipe for one model, its own values for that model included."""
@@ -200,7 +206,10 @@ class Study:
 
     # Figures that the study has data for, by their names in scripts/figure.py
 
-    distance_figures = ["distance-curves", "distance-map"]
+    @property
+    def distance_figures(self) -> list[str]:
+        """Figures of one model's distances."""
+        return ["distance-curves", "distance-map"] if BY_DISTANCE & set(self.strategies) else []
 
     @property
     def model_figures(self) -> list[str]:
@@ -208,7 +217,9 @@ class Study:
         names = ["layer-map"]
         if self.recipes and self.suites:
             names += ["healing", "retained", "strategies"]
-            names += ["distance-loss"] if any(map(self.is_loss, self.suites)) else []
+            names += (
+                ["distance-loss"] if self.distance_figures and any(map(self.is_loss, self.suites)) else []
+            )
             names += ["recipes"] if len(self.recipes) > 1 else []
         return names
 
@@ -220,6 +231,10 @@ class Study:
         return ["healing"] + (["loss"] if any(map(self.is_loss, self.suites)) else [])
 
     # Files that a stage reads
+
+    def distance_files(self, model: str) -> list[str]:
+        """The distances of a model, if a strategy of the study chooses by them."""
+        return [f"{self.out}/{model}/distances.csv"] if BY_DISTANCE & set(self.strategies) else []
 
     def tokens(self, model: str, settings: dict) -> str:
         """Summary of the token file of a model for the text and split in ``settings``."""
@@ -269,6 +284,7 @@ class Study:
                     )
         for model in self.models:
             self._check_model(model)
+        self._check_published()
         for recipe in self.recipes:
             for model in self.models:
                 self._check_text(f"recipes.{recipe}", self.recipe(recipe, model))
@@ -305,6 +321,16 @@ class Study:
                 raise UserError(
                     f"study.remove: n = {n} leaves nothing of {model}, which has {n_layers} layers; "
                     f"write at most {n_layers - 1}"
+                )
+
+    def _check_published(self) -> None:
+        """The first strategy is the one that figures show, so every model must have it."""
+        if self.strategies[0] != "published":
+            return
+        for model in self.models:
+            if not published_blocks(self.source(model)["id"]):
+                raise UserError(
+                    f"study.strategies: the authors published no blocks of {model}; put similarity first"
                 )
 
     def _check_text(self, where: str, settings: dict) -> None:
