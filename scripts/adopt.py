@@ -18,7 +18,7 @@ def main(arguments) -> None:
         origin = {"kind": "hub", "id": arguments.hub_id, "revision": arguments.revision}
     checkpoint.adopt(arguments.source, arguments.model, arguments.out, origin, arguments.trust_remote_code)
     if arguments.verify:
-        checkpoint.verify(arguments.out, arguments.trust_remote_code)
+        checkpoint.verify(arguments.out, trust_remote_code=arguments.trust_remote_code)
 
 
 if __name__ == "__main__":

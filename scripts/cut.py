@@ -17,7 +17,7 @@ def main(arguments) -> None:
     block = Block.parse(arguments.block)
     checkpoint.cut(arguments.checkpoint, block, arguments.out, arguments.trust_remote_code)
     if arguments.verify:
-        checkpoint.verify(arguments.out, arguments.trust_remote_code)
+        checkpoint.verify(arguments.out, arguments.checkpoint, arguments.trust_remote_code)
 
 
 if __name__ == "__main__":

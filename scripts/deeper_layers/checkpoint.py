@@ -85,18 +85,19 @@ class LayerNames:
     n_layers: int
 
     def index(self, name: str) -> int | None:
-        """The layer that a tensor belongs to, None if to none; L and above are multi-token prediction."""
+        """The layer that a tensor belongs to, None if to none. L and above are layers for multi-token
+        prediction, which this transformers does not run and which no cut keeps."""
         prefix, index, _ = split_name(name)
         return index if prefix == self.prefix else None
 
     def after(self, name: str, block: Block) -> str | None:
         """The tensor's name once ``block`` is removed; None if it goes with it."""
-        prefix, index, rest = split_name(name)
-        if prefix != self.prefix or index is None or index < block.first:
+        index = self.index(name)
+        if index is None or index < block.first:
             return name
-        if index <= block.last:
+        if index <= block.last or index >= self.n_layers:
             return None
-        return ".".join([*filter(None, [prefix]), str(index - block.n), rest])
+        return ".".join([*filter(None, [self.prefix]), str(index - block.n), split_name(name)[2]])
 
 
 def split_name(name: str) -> tuple[str, int | None, str]:
@@ -201,7 +202,9 @@ def adopt(
     checkpoint is a UserError here and not a failure on the GPU.
     """
     base, target = Checkpoint.read(source), Path(target)
-    layer_names(base, load_config(base.folder, trust_remote_code))
+    config = load_config(base.folder, trust_remote_code)
+    configs.check_supported(config)
+    layer_names(base, config)
     for path in base.small_files:
         if path.suffix == ".json":
             _read_json(path)
@@ -223,21 +226,20 @@ def adopt(
 
 def describe(folder: str | Path, trust_remote_code: bool = False) -> dict:
     """Sizes of a checkpoint from its headers alone: ``n_layers``, ``parameters``, ``bytes`` (of tensors)
-    and ``layers``, a list of ``{"parameters", "bytes"}``."""
+    and ``layers``, a list of ``{"parameters", "bytes"}``. Layers for multi-token prediction are not counted,
+    so a cut has the sizes of the full model minus those of the layers removed."""
     checkpoint = Checkpoint.read(folder)
     names = layer_names(checkpoint, load_config(folder, trust_remote_code))
     layers = [{"parameters": 0, "bytes": 0} for _ in range(names.n_layers)]
+    whole = {"parameters": 0, "bytes": 0}
     for name, tensor in checkpoint.tensors.items():
         index = names.index(name)
-        if index is not None and index < names.n_layers:
-            layers[index]["parameters"] += tensor.parameters
-            layers[index]["bytes"] += tensor.bytes
-    return {
-        "n_layers": names.n_layers,
-        "parameters": sum(t.parameters for t in checkpoint.tensors.values()),
-        "bytes": sum(t.bytes for t in checkpoint.tensors.values()),
-        "layers": layers,
-    }
+        if index is not None and index >= names.n_layers:
+            continue
+        for sizes in [whole] if index is None else [whole, layers[index]]:
+            sizes["parameters"] += tensor.parameters
+            sizes["bytes"] += tensor.bytes
+    return {"n_layers": names.n_layers, **whole, "layers": layers}
 
 
 def write_manifest(
@@ -278,13 +280,19 @@ def write_manifest(
     )
 
 
-def verify(folder: str | Path, trust_remote_code: bool = False) -> None:
-    """Load the checkpoint as a user would. Raises UserError for any missing, unexpected or misshapen tensor.
+def verify(folder: str | Path, source: str | Path | None = None, trust_remote_code: bool = False) -> None:
+    """Load the checkpoint as a user would. Raises UserError for any missing, unexpected or misshapen tensor
+    and, given the ``source`` it was cut from, for any kept layer that became another one.
 
     Loaded on torch's meta device: names and shapes are checked, no weight is read.
     """
     import transformers  # here, because cutting needs neither it nor torch
 
+    from .layers import check_kept
+
+    if source is not None:
+        block = Block.parse(_read_object(Path(folder) / MANIFEST)["block"])
+        check_kept(load_config(source, trust_remote_code), block, trust_remote_code)
     config = load_config(folder, trust_remote_code)
     names = layer_names(Checkpoint.read(folder), config)
     try:

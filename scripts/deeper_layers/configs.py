@@ -16,11 +16,43 @@ INDEX_LISTS = {
     "attn_layer_indices",
     "full_attn_idxs",
     "hybrid_layer_ids",
+    "local_layer_ids",
     "mlp_only_layers",
     "moe_layers",
+    "ple_layer_ids",
 }
-LEADING_COUNTS = {"first_k_dense_replace", "max_window_layers", "num_dense_layers"}
+LEADING_COUNTS = {"first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
+LAYER_COUNTS = {"num_blocks"}  # second names of the number of layers
 _NOT_PER_LAYER = re.compile(r"token_id|multipliers|_limit$|section|^architectures$|^languages$")
+
+# Every how many layers something comes: shifting the layers breaks it, unless transformers reads such a
+# value only to fill in a list that the cut writes out.
+_PERIOD = re.compile(r"period|interval|every|layer_step$|sparse_step$|layers_per|layer_freq$|window_pattern$")
+SPELT_OUT = {
+    "_sliding_window_pattern": "layer_types",
+    "full_attention_interval": "layer_types",
+    "global_attn_every_n_layers": "layer_types",
+    "prefix_dense_sliding_window_pattern": "layer_types",
+    "sliding_window_pattern": "layer_types",
+    "interleave_moe_layer_step": "moe_layers",
+    "no_rope_layer_interval": "no_rope_layers",
+    "decoder_sparse_step": "mlp_only_layers",
+}
+
+REFUSED = {
+    "beam": "its residual connections depend on the number of the layer",
+    "diffllama": "its attention depends on the number of the layer",
+    "gemma3n_text": "one tensor holds embeddings for all layers (hidden_size_per_layer_input)",
+    "hrm_text": "it runs its layers several times",
+    "jamba": "its config gives the kinds of its layers as periods only",
+    "longcat_flash": "each of its layers counts as two",
+    "minicpm3": "its residual connections are scaled by the number of layers",
+    "rwkv": "its weights are rescaled by the number of the layer when they are loaded",
+    "xlstm": "transformers cannot generate with its cache",
+    "zamba": "layers share their weights",
+    "zamba2": "layers share their weights",
+    "zaya": "its experts' router carries a state from layer to layer",
+}
 
 
 def text_config(config):
@@ -35,6 +67,30 @@ def layer_count(config) -> int:
     return text_config(config).num_hidden_layers
 
 
+def prediction_layers(config) -> int:
+    """Number of layers for multi-token prediction that the weights may hold after the decoder's."""
+    text = text_config(config)
+    return max(getattr(text, name, None) or 0 for name in ("num_nextn_predict_layers", "num_mtp_layers"))
+
+
+def check_supported(config) -> None:
+    """Raise UserError, with the reason, if no model of this config can lose layers and stay what it was."""
+    text = text_config(config)
+    fields = vars(text)
+    reason = REFUSED.get(text.model_type)
+    if fields.get("scale_attn_by_inverse_layer_idx"):
+        reason = "scale_attn_by_inverse_layer_idx divides by the number of the layer"
+    elif fields.get("hidden_size_per_layer_input"):
+        reason = "one tensor holds embeddings for all layers (hidden_size_per_layer_input)"
+    elif fields.get("num_kv_shared_layers"):
+        reason = "late layers share the cache of earlier ones (num_kv_shared_layers)"
+    for name, value in fields.items():
+        if _PERIOD.search(name) and type(value) is int and value > 1 and SPELT_OUT.get(name) not in fields:
+            reason = reason or f"{name} = {value} places layers by a period, which a cut would shift"
+    if reason:
+        raise UserError(f"layers of model type {text.model_type!r} cannot be removed: {reason}")
+
+
 def cut_config(config, block: Block):
     """A copy of ``config`` for the model without the layers of ``block``.
 
@@ -42,22 +98,33 @@ def cut_config(config, block: Block):
     Raises UserError where that cannot be written in this type of config.
     """
     new = copy.deepcopy(config)
+    if not block.n:
+        return new
+    check_supported(config)
+    changes = changed_fields(config, block)
     text = text_config(new)
-    n_layers = text.num_hidden_layers
-    for name, value in cut_fields(vars(text), n_layers, block).items():
+    left = len(block.kept(text.num_hidden_layers))
+    _check_attention(text, changes)
+    per_layer = changes.pop("per_layer_config", None)
+    for name, value in changes.items():
         setattr(text, name, value)
-    text.num_hidden_layers = len(block.kept(n_layers))
+    text.num_hidden_layers = left
+    if per_layer is not None:  # transformers checks it against the number of layers
+        text.per_layer_config = per_layer
     return new
 
 
-def cut_json(raw: dict, config, block: Block) -> dict:
+def cut_json(raw: Mapping, config, block: Block) -> dict:
     """A copy of ``raw``, the content of a config.json, for the model without ``block``; ``config`` is the
-    same config loaded, so that values which the file leaves to defaults are known and written out."""
-    new = copy.deepcopy(raw)
+    same config loaded, so that values which the file leaves to defaults are known and written out.
+
+    Everything else stays as the file has it: other programs read it too.
+    """
+    new = copy.deepcopy(dict(raw))
     text = text_config(config)
     fields = new if text is config else new[_name_of(config, text)]
     n_layers = text.num_hidden_layers
-    changes = cut_fields(vars(text), n_layers, block)
+    changes = changed_fields(config, block)
     own = cut_fields(fields, n_layers, block)  # lists that the file has stay in its own words
     changes |= {name: value for name, value in own.items() if name in fields}
     aliases = getattr(text, "attribute_map", {})
@@ -69,21 +136,63 @@ def cut_json(raw: dict, config, block: Block) -> dict:
     return new
 
 
+def changed_fields(config, block: Block) -> dict:
+    """What changes in a loaded config besides the number of layers: field -> new value."""
+    text = text_config(config)
+    fields = dict(vars(text))
+    spec = fields.pop("_heterogeneity_spec", None)  # where transformers keeps per_layer_config
+    if spec is not None:
+        fields["per_layer_config"] = spec.per_layer_overrides
+    return cut_fields(fields, text.num_hidden_layers, block)
+
+
 def cut_fields(fields: Mapping, n_layers: int, block: Block) -> dict:
     """The entries of a decoder config that change when ``block`` is removed, with their new values."""
     kept = block.kept(n_layers)
     place = {old: new for new, old in enumerate(kept)}
     changes = {}
     for name, value in fields.items():
+        if value is None:
+            continue
         if name in INDEX_LISTS:
-            if value is not None:
-                changes[name] = [place[i] for i in value if i in place]
+            changes[name] = [place[i] for i in value if i in place]
         elif name in LEADING_COUNTS:
-            if value is not None:
-                changes[name] = value - max(0, min(value, block.last + 1) - block.first)
+            changes[name] = value - max(0, min(value, block.last + 1) - block.first)
+        elif name in LAYER_COUNTS:
+            changes[name] = len(kept)
+        elif name == "moe_layer_end_index" and value >= 0:
+            changes[name] = sum(i <= value for i in kept) - 1
+        elif name == "block_types":  # RecurrentGemma repeats this pattern
+            changes[name] = [value[i % len(value)] for i in kept]
+        elif name == "per_layer_config":
+            changes[name] = {str(place[int(i)]): v for i, v in value.items() if int(i) in place}
         elif _is_per_layer(name, value, n_layers):
             changes[name] = [value[i] for i in kept]
+    if (step := fields.get("decoder_sparse_step") or 1) > 1:
+        dense = {i for i in kept if (i + 1) % step} | set(fields.get("mlp_only_layers") or [])
+        changes["mlp_only_layers"] = [place[i] for i in sorted(dense) if i in place]
+        changes["decoder_sparse_step"] = 1
     return changes
+
+
+def _check_attention(text, changes: Mapping) -> None:
+    """Raise if a hybrid loses its last layer of real attention: transformers cannot generate without."""
+    for name, old in vars(text).items():
+        if name in ("attn_layer_indices", "full_attn_idxs"):
+            lost = old and not changes[name]
+        elif name in ("layer_types", "layers_block_type", "block_types") and old is not None:
+            lost = any(map(_attends, old)) and not any(map(_attends, changes[name]))
+        else:
+            continue
+        if lost:
+            raise UserError(
+                f"this block holds every attention layer of the hybrid model type {text.model_type!r}, which "
+                "cannot generate without; remove fewer layers"
+            )
+
+
+def _attends(kind: str) -> bool:
+    return "attention" in kind and "linear" not in kind
 
 
 def _is_per_layer(name: str, value, n_layers: int) -> bool:
@@ -92,9 +201,3 @@ def _is_per_layer(name: str, value, n_layers: int) -> bool:
 
 def _name_of(config, part) -> str:
     return next(name for name, value in vars(config).items() if value is part)
-
-
-def prediction_layers(config) -> int:
-    """Number of layers for multi-token prediction that the weights may hold after the decoder's."""
-    text = text_config(config)
-    return sum(getattr(text, name, None) or 0 for name in ("num_nextn_predict_layers", "num_mtp_layers"))

@@ -6,22 +6,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .blocks import Block
 from .configs import cut_config, layer_count, text_config
 from .errors import UserError
 
-__all__ = ["cut_config", "decoder_layers", "ffn_modules", "layer_count", "removed"]
+__all__ = ["check_kept", "cut_config", "decoder_layers", "ffn_modules", "layer_count", "removed"]
 
 _INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number")  # names of a module's own layer number
+_EXPECTED = (*_INDICES, "num_hidden_layers")  # attributes that a cut changes
 
 # A linear module is part of the feed-forward network by the name of a module that holds it, or by its own.
 _FFN_PART = re.compile(r"mlp|feed_?forward|ffn|expert|moe|^ff$")
-_FFN_LEAF = re.compile(r"^(fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h)$")
-_ROUTER = re.compile(r"router|^gate$|expert_gate$")
+_FFN_LEAF = re.compile(r"^(fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h|up_proj|down_proj)$")
+_ROUTER = re.compile(r"router|^gate$|^wg$|expert_gate$")
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -80,6 +82,53 @@ def removed(model: PreTrainedModel, block: Block) -> Iterator[PreTrainedModel]:
             setattr(module, attribute, value)
 
 
+def check_kept(config: PretrainedConfig, block: Block, trust_remote_code: bool = False) -> None:
+    """Raise UserError unless the config without ``block`` describes the same model but for those layers.
+
+    Both models are built on torch's meta device, without weights (seconds at 70B): each kept layer must
+    have the same modules, shapes and scalar attributes as before, and so must all that is not a layer.
+    """
+    cut = cut_config(config, block)
+    with torch.device("meta"):
+        models = [
+            AutoModelForCausalLM.from_config(c, trust_remote_code=trust_remote_code) for c in (config, cut)
+        ]
+    layers = [decoder_layers(model) for model in models]
+    pairs = [(i, layers[0][i], layer) for i, layer in zip(block.kept(len(layers[0])), layers[1], strict=True)]
+    faults = {f"layer {i}": _difference(_describe_layer(old), _describe_layer(new)) for i, old, new in pairs}
+    outside = [_shapes_outside(model, at) for model, at in zip(models, layers, strict=True)]
+    faults["what is not a layer"] = _difference(*outside)
+    for what, fault in faults.items():
+        if fault:
+            raise UserError(
+                f"{block} cannot be removed from a {config.model_type!r} model: {what} would change ({fault})"
+            )
+
+
+def _describe_layer(layer: nn.Module) -> dict[str, object]:
+    """Classes, shapes and scalar attributes of a layer's modules; what is its number is left out."""
+    found: dict[str, object] = {name: tuple(t.shape) for name, t in layer.state_dict(keep_vars=True).items()}
+    for name, module in layer.named_modules():
+        found[f"class of {name or 'layer'}"] = type(module)
+        for attribute, value in vars(module).items():
+            if attribute not in _EXPECTED and isinstance(value, int | float | str | tuple | None):
+                found[f"{name}.{attribute}".lstrip(".")] = value
+    return found
+
+
+def _shapes_outside(model: nn.Module, layers: nn.ModuleList) -> dict[str, object]:
+    inside = {id(t) for t in layers.state_dict(keep_vars=True).values()}
+    state = model.state_dict(keep_vars=True)
+    return {name: tuple(t.shape) for name, t in state.items() if id(t) not in inside}
+
+
+def _difference(old: dict[str, object], new: dict[str, object]) -> str:
+    for name in old | new:
+        if old.get(name) != new.get(name):
+            return f"{name}: {old.get(name, 'absent')} before, {new.get(name, 'absent')} after"
+    return ""
+
+
 def ffn_modules(model: nn.Module) -> list[str]:
     """Names for peft's ``target_modules`` that pick exactly the linear modules of the decoder's
     feed-forward networks: ``['gate_proj', 'up_proj', 'down_proj']`` for Llama, ``['mlp.c_fc',
@@ -103,7 +152,7 @@ def ffn_modules(model: nn.Module) -> list[str]:
 
 def _is_ffn(name: str) -> bool:
     parts = name.split(".")
-    if _ROUTER.search(parts[-1]):
+    if any(map(_ROUTER.search, parts)):
         return False
     return bool(_FFN_LEAF.search(parts[-1])) or any(_FFN_PART.search(p) for p in parts[:-1])
 
