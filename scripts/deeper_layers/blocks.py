@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
+from .files import replacing
 
 
 @dataclass(frozen=True, order=True)
@@ -146,7 +147,7 @@ COLUMNS = ["strategy", "n", "first", "last", "distance"]
 
 def write_choices(path: str | Path, choices: list[Choice]) -> None:
     """Write blocks.csv: strategy, n, first, last (empty for n = 0), distance (empty if not measured)."""
-    with open(path, "w", newline="") as file:
+    with replacing(path) as aside, open(aside, "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         for c in choices:

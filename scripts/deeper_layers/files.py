@@ -1,13 +1,17 @@
-"""Files that are whole or absent: written aside, then renamed."""
+"""Files that are whole or absent: written aside, then renamed. Locks that die with their process."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -18,9 +22,49 @@ def replacing(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
+        _flush(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: str | Path, last: str) -> Iterator[Path]:
+    """Yield a temporary folder inside ``folder``; on success its files move to ``folder``, the one named
+    ``last`` after all others. For libraries that write several files themselves."""
+    folder = Path(folder)
+    aside = folder / f".{os.getpid()}.tmp"
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
+            _flush(file)
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk: if the machine dies after the rename, it must not be there but empty."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def lock(path: str | Path, wait: bool = True) -> IO | None:
+    """Lock the file ``path`` (made if need be) until what is returned is closed or this process ends, however
+    it ends. If another process holds it: wait, or return None. Where the file system has no locks, no one
+    is kept out."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a")  # noqa: SIM115: open is what holds the lock
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return file
 
 
 def write_json(path: str | Path, value) -> None:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .errors import UserError
-from .files import replacing
+from .files import filling
 from .program import Progress
 
 BOS, EOS, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
@@ -211,9 +211,10 @@ def pretrain(text: str | Path, folder: str | Path, recipe: Recipe) -> None:
     model = build_model(recipe, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, {len(documents):,} documents")
     log = train(model, documents, recipe, tokenizer.pad_token_id)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-    with replacing(Path(folder) / "training.csv") as aside, open(aside, "w", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(["step", "loss", "learning_rate"])
-        out.writerows([step, f"{loss:.6g}", f"{rate:.6g}"] for step, loss, rate in log)
+    with filling(folder, last="config.json") as aside:
+        tokenizer.save_pretrained(aside)
+        model.save_pretrained(aside)
+        with open(aside / "training.csv", "w", newline="") as file:
+            out = csv.writer(file, lineterminator="\n")
+            out.writerow(["step", "loss", "learning_rate"])
+            out.writerows([step, f"{loss:.6g}", f"{rate:.6g}"] for step, loss, rate in log)
