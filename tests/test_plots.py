@@ -235,19 +235,21 @@ def test_layer_map_shows_the_removed_layers(table):
 
 def test_choice_quality():
     rows = pd.DataFrame(
-        [  # n, block, distance, lost; the closer block is better at n = 2, worse at n = 3, alone at n = 1
+        [  # the closer block is better at n = 2 and 4, worse at n = 3; n = 1 has a single block
+            (1, "p", 0.1, 0.0),
             (1, "p", 0.1, 0.0),
             (2, "q", 0.2, 0.5),
             (2, "r", 0.3, 0.6),
             (3, "s", 0.4, 0.9),
             (3, "t", 0.5, 0.8),
-            (1, "p", 0.1, 0.0),
+            (4, "u", 0.6, 1.0),
+            (4, "v", 0.7, 1.1),
         ],
         columns=["n", "block", "distance", "lost"],
     )
     rank, better, rivals = figures.choice_quality(rows)
-    assert (better, rivals) == (1, 2)
-    assert rank == pytest.approx(1 - 6 * 2 / (5 * 24))  # Spearman's formula: two ranks differ by one
+    assert (better, rivals) == (2, 3)
+    assert rank == pytest.approx(1 - 6 * 2 / (7 * 48))  # Spearman's formula: two of 7 ranks differ, by one
 
 
 def test_distance_loss_shows_the_loss_added(table):
