@@ -198,7 +198,7 @@ def loss(
     """Held-out loss over ln V before and after healing, all models together, chance = 1 (paper, figure 3)."""
     names, treatments = _flat(table, models), _treatments(table, recipe)
     metric, strategy = _loss(table, "normalised_loss"), strategy or table["strategy"].iloc[0]
-    fig, axes = plots.panels(1, len(treatments), height=1.7 + 0.05 * len(names), sharey=True)
+    fig, axes = plots.panels(1, len(treatments), height=1.85 + 0.05 * len(names), sharey=True)
     for ax, treatment in zip(axes[0], treatments, strict=True):
         for model in names:
             rows = _variant(table, model, strategy, treatment)
