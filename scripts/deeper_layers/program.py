@@ -4,14 +4,23 @@ the person who watches, and errors in one line."""
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
+from . import devices
 from .errors import UserError
+from .files import lock
 
+# Faults of the machine, not of a program: told in one line, as bad input is.
+MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+_held: list[IO] = []  # locks of this process
 _screen = sys.stderr  # where a person looks, even when the log takes stdout and stderr
 
 
@@ -27,23 +36,64 @@ def parser(description: str) -> argparse.ArgumentParser:
 def compute_options(p: argparse.ArgumentParser) -> None:
     """Add ``--threads`` and ``--gpus``, which ``run`` applies before any model is loaded."""
     p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
-    p.add_argument("--gpus", type=int, choices=[0, 1], default=1, help="0 keeps off the GPU")
+    p.add_argument("--gpus", type=int, choices=[0, 1], default=1, help="1 takes a free GPU, 0 keeps off")
 
 
 def run(main: Callable[[argparse.Namespace], None], p: argparse.ArgumentParser) -> None:
-    """Parse the command line and call ``main(arguments)``; a UserError becomes one line and status 1."""
+    """Parse the command line and call ``main(arguments)``. A UserError, a full disk or a folder that cannot
+    be written to becomes one line and status 1."""
     arguments = p.parse_args()
-    if arguments.log:
-        _log_to(arguments.log)
-    if getattr(arguments, "gpus", None) == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if getattr(arguments, "threads", None):
-        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when torch is imported
     try:
+        if arguments.log:
+            _wait_for_turn(arguments.log)
+            _log_to(arguments.log)
+        if getattr(arguments, "threads", None):
+            os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when torch is imported
+        if getattr(arguments, "gpus", None) == 0:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        elif getattr(arguments, "gpus", None):
+            devices.claim(tell)
         main(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except Exception as error:
+        if (fault := machine_fault(error)) is None:
+            raise
+        _fail(fault)
+
+
+def machine_fault(error: BaseException | None) -> str | None:
+    """One line about a fault of the machine (disk full, no permission) that led to ``error``, if one did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            return f"cannot write {error.filename or 'a file'}: {error.strerror}"
+        if "No space left on device" in str(error):  # safetensors has its own exception for it
+            return f"cannot write a file: {os.strerror(errno.ENOSPC)}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def tell(text: str) -> None:
+    """A line for the person who watches and for the log."""
+    print(text, file=_screen, flush=True)
+    if _screen is not sys.stderr:
+        print(text, flush=True)
+
+
+def _fail(text: str) -> None:
+    with suppress(OSError):  # a log on a full disk cannot be written either
+        tell(f"error: {text}")
+    sys.exit(1)
+
+
+def _wait_for_turn(log: Path) -> None:
+    """Hold the lock of a log file from now on. A job whose Snakemake was killed lives on; the same job,
+    started again, waits for it to end instead of writing the same files."""
+    path = log.with_name(f".{log.name}.lock")
+    if (held := lock(path, wait=False)) is None:
+        tell(f"waiting for an earlier run of this job to end ({log})")
+        held = lock(path)
+    _held.append(held)
 
 
 def _log_to(path: Path) -> None:
@@ -100,10 +150,7 @@ class Progress:
             self._say(f"{100 * self.done / self.total:.0f} %, {_clock(left)} left" + (note and f", {note}"))
 
     def _say(self, text: str) -> None:
-        line = f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}"
-        print(line, file=_screen, flush=True)
-        if _screen is not sys.stderr:
-            print(line, flush=True)
+        tell(f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}")
 
 
 def track(items: Iterable, what: str, total: int | None = None, unit: str = "sample") -> Iterator:
