@@ -93,7 +93,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
         from deeper_layers.models import load_tokenizer
 
         manager, tasks = load_tasks(suite)
-        tokenizer = load_tokenizer(arguments.checkpoint)
+        tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
         lm = FamilyLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
         family, results = lm.family, evaluate(lm, suite, manager, tasks)
     with program.Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
@@ -116,5 +116,5 @@ def _model(arguments: Namespace):
 
 if __name__ == "__main__":
     # This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
-    sys.path.remove(str(Path(__file__).parent.resolve()))
+    sys.path.pop(0)
     program.run(main, options())

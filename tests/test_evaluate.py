@@ -627,6 +627,21 @@ def test_tasks_keep_their_order_and_groups_stay_whole(place):
     ]
 
 
+def test_a_task_without_its_data_is_one_line(place):
+    for name, data in (("boolq", LM_EVAL_TASKS / "super_glue/boolq"), ("lost", place / "lost_task")):
+        if name == "lost":
+            data.mkdir()
+            text = (place / "tasks/choose.yaml").read_text().replace("choose", "lost")
+            (data / "lost.yaml").write_text(text)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(UserError, match="no data for task") as error,
+        ):
+            patch.chdir(place / "group")  # where nothing stands in for the hub
+            load_tasks(TaskSuite((name,), (data,)))
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -47,7 +47,7 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
     """lm-eval's manager and the suite's tasks and groups, built once for all blocks.
 
     Its own 14,000 task files are read (20 s) only when the suite's own folders lack a task. Raises
-    UserError for a name that nobody knows.
+    UserError for a name that nobody knows, and for a task whose data cannot be had.
     """
     folders = list(suite.include)
     manager = TaskManager(include_path=folders, include_defaults=False)
@@ -59,7 +59,13 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
             near = difflib.get_close_matches(name, manager.all_tasks)
             hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
             raise UserError(f"lm-eval has no task {name!r}: {hint}")
-        loaded = manager.load(name)
+        try:
+            loaded = manager.load(name)
+        except (ConnectionError, FileNotFoundError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"no data for task {name!r} ({reason}): is there a network, or are they in the cache or folder?"
+            ) from None
         for task in loaded["tasks"].values():
             _build_once(task)
         items |= {name: loaded["groups"][name]} if name in loaded["groups"] else loaded["tasks"]
