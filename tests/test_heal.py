@@ -133,6 +133,7 @@ def test_outputs(study):
     assert not os.path.isabs(config["base_model_name_or_path"])
     base = (out / "adapter" / config["base_model_name_or_path"]).resolve()
     assert base == (study / "checkpoints/cut").resolve()
+    assert config["target_modules"] == ["down_proj", "gate_proj", "up_proj"]  # a set in peft: sorted by us
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (8, 8, 0.05)
     assert not (study / "state/calm").exists()
 
@@ -333,6 +334,12 @@ def test_half_written_checkpoints_are_dropped(study, stopped, tmp_path):
     assert latest(whole) == last and not later.exists()
     assert latest(whole, replace(RECIPE, seed=1)) is None, "resumed another recipe"
     assert not last.exists()
+    someone_elses = tmp_path / "thesis"
+    someone_elses.mkdir()
+    (someone_elses / "chapter1.tex").write_text("...")
+    with pytest.raises(UserError, match="does not exist"):
+        latest(someone_elses)
+    assert (someone_elses / "chapter1.tex").exists()
 
 
 def test_divergence_stops_with_a_clear_error(study):
@@ -432,6 +439,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch)
         ({"targets": ["mlp.up"]}, "'mlp.up'.*mlp.up_proj"),
         ({"precision": "int8"}, "precision 'int8'"),
         ({"micro_batch": 3}, "micro_batch 3 does not divide batch 8"),
+        ({"micro_batch": -2}, "micro_batch -2 does not divide batch 8"),
     ],
 )
 def test_bad_settings_get_one_clear_line(study, change, message):

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
 from .layers import ffn_modules
@@ -25,11 +26,7 @@ def lora_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
     end of a module name, as in ``mlp.c_proj``. Raises UserError if one names no module."""
     if list(targets) == ["auto"]:
         return ffn_modules(model)
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or "Conv1D" in type(module).__name__
-    ]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     for target in targets:
         if not any(f".{name}".endswith(f".{target}") for name in linear):
             ends = sorted({".".join(name.split(".")[-2:]) for name in linear})

@@ -32,7 +32,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-    enable_full_determinism,
     set_seed,
 )
 from transformers.utils import is_liger_kernel_available
@@ -115,7 +114,7 @@ def heal(
     """
     checkpoint, tokens, out = Path(checkpoint), Tokens(tokens), Path(out)
     micro_batch = micro_batch or recipe.batch
-    if recipe.batch % micro_batch:
+    if micro_batch < 1 or recipe.batch % micro_batch:
         raise UserError(f"healing: micro_batch {micro_batch} does not divide batch {recipe.batch}")
     rows = Rows(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
     state = State(Path(state), recipe, checkpoint, tokens.path)
@@ -162,21 +161,22 @@ class Plan:
 
 
 class State:
-    """The folder of resumable state. What other inputs or another recipe left there is dropped."""
+    """The folder of resumable state. What it holds of another recipe or other inputs is dropped; a folder
+    of someone else's is refused (UserError)."""
 
     def __init__(self, folder: Path, recipe: Recipe, checkpoint: Path, tokens: Path):
-        self.folder, self._plan = folder, folder / "plan.json"
+        self.folder, self._mark, self._plan = folder, folder / "made_for.json", folder / "plan.json"
         inputs = [tokens, checkpoint / "config.json", *sorted(checkpoint.glob("*.safetensors"))]
         stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in inputs if f.exists()]
         made_for = json.dumps({"recipe": asdict(recipe), "inputs": stats}, sort_keys=True)
-        mark = folder / "made_for.json"
-        if mark.exists() and mark.read_text() != made_for:
+        if self._mark.exists() and self._mark.read_text() != made_for:
             print(f"dropping {folder}: its checkpoints are of another recipe or other inputs", flush=True)
-            shutil.rmtree(folder)
-        if not mark.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            with replacing(mark) as aside:
+            self.remove()
+        if not self._mark.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(not f.name.startswith(".") for f in folder.iterdir()):  # a dot: our own, half-written
+                raise UserError(f"{folder} is not a folder of resumable state: name one that does not exist")
+            with replacing(self._mark) as aside:
                 aside.write_text(made_for)
 
     def plan(self, plan: Plan, replace: bool = False) -> Plan:
@@ -198,7 +198,11 @@ class State:
         return max(complete, key=lambda f: int(f.name.split("-")[1]), default=None)
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        """Delete the folder, what says whose it is last."""
+        for path in set(self.folder.iterdir()) - {self._mark}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._mark.unlink()
+        self.folder.rmdir()
 
 
 def is_complete(folder: Path) -> bool:
@@ -222,16 +226,11 @@ def train(
 ) -> tuple[Trainer, Watch]:
     """One attempt with a given plan, from the last complete checkpoint if there is one."""
     cuda = torch.cuda.is_available()
+    set_seed(recipe.seed)  # before the adapter draws its weights
     if cuda:
-        enable_full_determinism(recipe.seed, warn_only=True)  # as the paper
-    else:
-        set_seed(recipe.seed)  # before the adapter draws its weights
-    base = portable_nf4(load_model(checkpoint, recipe.precision, trust_remote_code))
-    # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
-    base.config.use_cache = base.config.get_text_config(decoder=True).use_cache = False
-    if recipe.packing:
-        check_packing(base)
-    model = add_adapter(base, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
+        prefer_deterministic_kernels()
+    model = load_base(checkpoint, recipe, trust_remote_code)
+    model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
     resume = state.latest()
     with Progress(f"healing {name}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
         watch = Watch(progress, sigterm, save_every, recipe.learning_rate, chance_loss(model))
@@ -245,6 +244,30 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return trainer, watch
+
+
+def load_base(checkpoint: Path, recipe: Recipe, trust_remote_code: bool) -> PreTrainedModel:
+    """The frozen model, ready for the recipe's rows. UserError if it does not fit in memory."""
+    try:
+        model = portable_nf4(load_model(checkpoint, recipe.precision, trust_remote_code))
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise UserError(
+            f"{checkpoint} in {recipe.precision} does not fit in memory: choose precision nf4, or a larger card"
+        ) from None
+    # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
+    model.config.use_cache = model.config.get_text_config(decoder=True).use_cache = False
+    if recipe.packing:
+        check_packing(model)
+    return model
+
+
+def prefer_deterministic_kernels() -> None:
+    """What the paper's enable_full_determinism asks for, without waiting for every CUDA kernel."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def training_arguments(folder: Path, recipe: Recipe, plan: Plan, cuda: bool) -> TrainingArguments:
@@ -407,10 +430,8 @@ def write_results(
 
 def write_adapter(model: PeftModel, folder: Path, checkpoint: Path) -> None:
     """The adapter's folder, written aside and renamed."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        save_adapter(model, aside, checkpoint, folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a run killed just here
+    save_adapter(model, aside, checkpoint, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
