@@ -64,7 +64,7 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
         except (ConnectionError, FileNotFoundError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"no data for task {name!r} ({reason}): is there a network, or are they in the cache or folder?"
+                f"no data for task {name!r} ({reason}): is there a network, or a copy in the cache?"
             ) from None
         for task in loaded["tasks"].values():
             _build_once(task)
