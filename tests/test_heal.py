@@ -27,6 +27,7 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     Qwen2Config,
+    Trainer,
 )
 
 from deeper_layers import heal as heal_module
@@ -315,6 +316,24 @@ def test_killed_and_resumed_equals_uninterrupted(study, stopped):
     assert json.loads((out / "heal.json").read_text())["resumed_from_step"] > 5
     assert results(out) == results(study / "healed/calm")
     assert not (study / "state/resumed").exists()
+
+
+def test_nf4_resumes_to_the_same_bytes(study, monkeypatch):
+    recipe = replace(RECIPE, precision="nf4", steps=10)
+    calm = run_heal(study, "nf4_calm", recipe)
+    step = Trainer.training_step
+
+    def fault(self, *args, **kwargs):
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "training_step", fault)
+        run_heal(study, "nf4_resumed", recipe, save_every=0)
+    out = run_heal(study, "nf4_resumed", recipe)
+    assert json.loads((out / "heal.json").read_text())["resumed_from_step"] == 6
+    assert results(out) == results(calm)
 
 
 def test_half_written_checkpoints_are_dropped(study, stopped, tmp_path):

@@ -254,7 +254,7 @@ def load_base(checkpoint: Path, recipe: Recipe, trust_remote_code: bool) -> PreT
         if not should_reduce_batch_size(error):
             raise
         raise UserError(
-            f"{checkpoint} in {recipe.precision} does not fit in memory: choose precision nf4, or a larger card"
+            f"{checkpoint} in {recipe.precision} does not fit in memory: take precision nf4 or a larger card"
         ) from None
     # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
     model.config.use_cache = model.config.get_text_config(decoder=True).use_cache = False
