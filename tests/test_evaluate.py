@@ -557,6 +557,8 @@ def test_a_killed_evaluation_goes_on_where_it_died(place, monkeypatch):
     assert {p.name for p in Path("llama/killed").glob("*.json")} == {"full.json", "drop_2-2.json"}
 
     monkeypatch.setattr(evaluation_job, "write_json", write_json)
+    stale = Path("llama/killed/.answers/killed-0123456789abcdef")  # of other settings
+    stale.mkdir()
     scored = len(written)
     run(*common, "llama/killed")
     assert len(written) == scored

@@ -116,11 +116,13 @@ class Job:
         write_json(self.path(block), {**result, "deeper_layers": provenance(**source)})
 
     def finish(self, layers: dict | None = None) -> None:
-        """All is written: drop the journal and, for a family, write index.json: the blocks with their keys,
+        """All is written: drop the journals and, for a family, write index.json: the blocks with their keys,
         and ``layers``, how many layers were run for those that were missing."""
-        shutil.rmtree(self.journal, ignore_errors=True)
-        if self.journal.parent.is_dir() and not any(self.journal.parent.iterdir()):
-            self.journal.parent.rmdir()
+        folder = self.journal.parent
+        for journal in folder.glob(f"{self.out.stem}-" + "[0-9a-f]" * 16):  # also of earlier settings
+            shutil.rmtree(journal)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
         if self.is_family:
             keys = {str(block): self.key(block) for block in self.blocks}
             evaluated = [str(block) for block in self.missing]
