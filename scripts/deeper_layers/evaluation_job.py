@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +122,7 @@ class Job:
         folder = self.journal.parent
         for journal in folder.glob(f"{self.out.stem}-" + "[0-9a-f]" * 16):  # also of earlier settings
             shutil.rmtree(journal)
-        if folder.is_dir() and not any(folder.iterdir()):
+        with suppress(OSError):  # absent, or another evaluation has its journal there
             folder.rmdir()
         if self.is_family:
             keys = {str(block): self.key(block) for block in self.blocks}
