@@ -24,10 +24,30 @@ rule pretrain:
         "--text {input} --out $(dirname {output[0]}) --log {log}"
 
 
+rule download:
+    output:
+        f"{OUT}/{{model}}/download.json",
+    log:
+        f"{OUT}/logs/{{model}}/download.log",
+    wildcard_constraints:
+        model="|".join(study.models_from("hub")) or "(?!)",
+    # Where Snakemake itself runs: the nodes of a cluster often have no network.
+    localrule: True
+    conda:
+        "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.download_options(wildcards.model),
+    message:
+        "Fetching {wildcards.model} into the Hugging Face cache"
+    shell:
+        "python {SCRIPTS}/download.py {params.options} --out {output} --log {log}"
+
+
 def source_files(wildcards):
-    if study.source(wildcards.model)["kind"] == "pretrain":
-        return rules.pretrain.output[:2]
-    return []
+    kind = study.source(wildcards.model)["kind"]
+    return {"pretrain": rules.pretrain.output[:2], "hub": rules.download.output}.get(
+        kind, []
+    )
 
 
 rule adopt:

@@ -13,9 +13,10 @@ rule cut:
     conda:
         "../envs/models.yaml"
     params:
+        options=lambda wildcards: study.trust_options(wildcards.model),
         code=code("cut"),
     message:
         "Cutting {wildcards.block} from {wildcards.model}"
     shell:
-        "python {SCRIPTS}/cut.py --checkpoint $(dirname {input}) --block {wildcards.block} "
+        "python {SCRIPTS}/cut.py {params.options} --checkpoint $(dirname {input}) --block {wildcards.block} "
         "--out $(dirname {output}) --verify --log {log}"

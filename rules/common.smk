@@ -29,6 +29,12 @@ def read_study() -> Study:
 study = read_study()
 OUT = study.out
 
+if study.unseen and workflow.is_main_process:
+    unseen = ", ".join(study.source(model)["id"] for model in study.unseen)
+    logger.info(
+        f"Not in the Hugging Face cache yet, number of layers unknown: {unseen}"
+    )
+
 
 wildcard_constraints:
     model="|".join(study.models),

@@ -16,7 +16,7 @@ rule distances:
     resources:
         gpu=gpus,
     params:
-        options=study.distance_options(),
+        options=lambda wildcards: study.distance_options(wildcards.model),
         code=code("distances"),
     message:
         "Measuring the distances of {wildcards.model}"

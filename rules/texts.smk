@@ -40,9 +40,10 @@ rule tokenise:
     conda:
         "../envs/models.yaml"
     params:
+        options=lambda wildcards: study.trust_options(wildcards.model),
         code=code("tokenise"),
     message:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
     shell:
-        "python {SCRIPTS}/tokenise.py --checkpoint $(dirname {input.checkpoint}) "
+        "python {SCRIPTS}/tokenise.py {params.options} --checkpoint $(dirname {input.checkpoint}) "
         "--text {input.text} --out {output[0]} --log {log}"

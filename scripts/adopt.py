@@ -10,24 +10,26 @@ if "--verify" not in sys.argv and "--trust-remote-code" not in sys.argv:
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from deeper_layers import checkpoint, program
+from deeper_layers.files import read_json
 
 
 def main(arguments) -> None:
-    origin = None
-    if arguments.hub_id:
-        origin = {"kind": "hub", "id": arguments.hub_id, "revision": arguments.revision}
-    checkpoint.adopt(arguments.source, arguments.model, arguments.out, origin, arguments.trust_remote_code)
+    source, origin = arguments.source, None
+    if arguments.download:
+        record = read_json(arguments.download)
+        source, origin = record["folder"], {key: record[key] for key in ("kind", "id", "revision")}
+    checkpoint.adopt(source, arguments.model, arguments.out, origin, arguments.trust_remote_code)
     if arguments.verify:
         checkpoint.verify(arguments.out, trust_remote_code=arguments.trust_remote_code)
 
 
 if __name__ == "__main__":
     p = program.parser(__doc__)
-    p.add_argument("--source", type=Path, required=True, help="folder of a Hugging Face checkpoint")
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--source", type=Path, help="folder of a Hugging Face checkpoint")
+    source.add_argument("--download", type=Path, help="or what download.py wrote about a model of the hub")
     p.add_argument("--model", required=True, help="the model's name in the study")
     p.add_argument("--out", type=Path, required=True, help="folder to fill with links and a manifest")
-    p.add_argument("--hub-id", help="the hub model that the folder is a snapshot of, for the manifest")
-    p.add_argument("--revision", help="its revision")
     p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
     p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
     program.run(main, p)

@@ -13,7 +13,7 @@ def main(arguments):
     from deeper_layers.tokens import Tokens
 
     documents = Tokens(arguments.tokens).first(arguments.samples, arguments.length)
-    model = load_model(arguments.checkpoint, arguments.precision)
+    model = load_model(arguments.checkpoint, arguments.precision, arguments.trust_remote_code)
     distances = angular_distances(model, documents, arguments.batch_tokens)
     distances.write(arguments.out)
     settings = {key: getattr(arguments, key) for key in ("samples", "length", "precision")}
@@ -29,5 +29,6 @@ if __name__ == "__main__":
     p.add_argument("--length", type=int, default=2048, help="cut documents to this many tokens")
     p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
     p.add_argument("--batch-tokens", type=int, default=16384, help="tokens of a batch, padding counted")
+    p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="distances.csv to write; a .json beside it")
     program.run(main, p)

@@ -90,7 +90,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
         results = losses(family, documents, what, job.journal).items()
     else:
         from deeper_layers.evaluate import FamilyLM, evaluate, load_tasks
-        from deeper_layers.models import load_tokenizer
+        from deeper_layers.tokens import load_tokenizer
 
         manager, tasks = load_tasks(suite)
         tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)

@@ -192,3 +192,71 @@ def test_the_configuration_is_read_without_torch_or_pandas():
         "assert not {'torch', 'pandas', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def cached_config(home, model_id, **settings):
+    folder = home / f"models--{model_id.replace('/', '--')}/snapshots/abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder.parent.parent / "refs").mkdir()
+    (folder.parent.parent / "refs/main").write_text("abc")
+
+
+def test_layers_of_a_hub_model_are_read_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    cached_config(tmp_path, "us/model", text_config={"num_hidden_layers": 7})
+    study = Study(
+        changed(models__embedded={"source": "us/model", "revision": None, "gpus": 0}, study__remove=[6])
+    )
+    assert study.n_layers("embedded") == 7 and study.unseen == []
+    with pytest.raises(UserError, match="n = 7 leaves nothing of embedded, which has 7 layers"):
+        Study(changed(models__embedded={"source": "us/model", "gpus": 0}, study__remove=[7]))
+
+
+def test_a_hub_model_that_is_not_at_hand_is_named_when_offline_and_awaited_when_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = changed(models__embedded={"source": "us/model", "gpus": 0})
+    with pytest.raises(UserError) as error:  # conftest.py sets HF_HUB_OFFLINE
+        Study(config)
+    assert str(error.value).startswith(f"not in the cache {tmp_path}, and HF_HUB_OFFLINE is set: us/model;")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert Study(config).unseen == ["embedded"] and Study(config).n_layers("embedded") is None
+    with pytest.raises(UserError, match="'us//model' is neither pretrain, nor a folder here, nor an id"):
+        Study(changed(models__embedded={"source": "us//model", "gpus": 0}))
+
+
+def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():
+    config = changed()
+    config["recipes"]["healed"]["models"] = {"embedded": {"rnk": 2}}
+    with pytest.raises(
+        UserError, match="recipes.healed.models.embedded: there is no key 'rnk'; did you mean 'rank'"
+    ):
+        check_schema(config, SCHEMA)
+    config["recipes"]["healed"]["models"] = {"embedded": {"learning_rate": "3e-4"}}
+    with pytest.raises(
+        UserError, match="recipes.healed.models.embedded.learning_rate: '3e-4' is not of type"
+    ):
+        check_schema(config, SCHEMA)
+
+
+def test_code_of_a_model_runs_in_every_stage_or_in_none():
+    for trusted in (True, False):
+        study = Study(changed(models__embedded__trust_remote_code=trusted))
+        stages = [
+            study.source_options("embedded"),
+            study.trust_options("embedded"),
+            study.distance_options("embedded"),
+            study.healing_options("healed", "embedded"),
+            study.suite_options("quiz", "embedded"),
+            study.suite_options("loss", "embedded"),
+        ]
+        assert [("--trust-remote-code" in options) for options in stages] == [trusted] * 6
+
+
+def test_published_must_be_known_of_every_model_if_it_comes_first():
+    with pytest.raises(UserError, match="authors published no blocks of embedded; put similarity first"):
+        Study(changed(study__strategies=["published", "similarity"]))
+    study = Study(changed(study__strategies=["similarity", "published"]))
+    assert "--distances results/embedded/distances.csv" in study.block_options("embedded")
+    deepest = Study(changed(study__strategies=["deepest"]))
+    assert "--distances" not in deepest.block_options("embedded") and deepest.distance_figures == []

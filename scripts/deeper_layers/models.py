@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from .errors import UserError
 
@@ -65,11 +65,3 @@ def load_model(
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
     return model.eval()
-
-
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``folder``; its padding token is the end-of-text token if it has none."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -16,18 +15,30 @@ import jsonschema
 
 from .blocks import BY_DISTANCE, FULL, STRATEGIES, Block, Choice, published_blocks, read_choices
 from .errors import UserError
+from .files import read_json
+from .hub_cache import cache_folder, cached_file, is_offline
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 
 
 def check_schema(config: dict, schema: dict) -> None:
     """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    _check_against(config, schema)
+    # Values of a recipe for single models are of the recipe's own kind, but get no defaults.
+    recipe_schema = schema["properties"]["recipes"]["additionalProperties"] | {"required": []}
+    for name, recipe in config.get("recipes", {}).items():
+        for model, values in recipe.get("models", {}).items():
+            _check_against(values, recipe_schema, ("recipes", name, "models", model))
+
+
+def _check_against(value, schema: dict, path: tuple = ()) -> None:
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
     if error is None:
         return
-    where = ".".join(map(str, error.absolute_path)) or "the configuration"
+    where = ".".join(map(str, [*path, *error.absolute_path])) or "the configuration"
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = list(error.schema.get("properties", {}))
         wrong = next(key for key in error.instance if key not in known)
@@ -88,21 +99,35 @@ class Study:
         """Models of the study whose source is of this kind."""
         return [m for m in self.models if self.source(m)["kind"] == kind]
 
+    def model_config(self, model: str) -> dict | None:
+        """config.json of a folder, or of a hub model that is in the cache or the results; None if not yet."""
+        source = self.source(model)
+        if source["kind"] == "folder":
+            return read_json(Path(source["id"]) / "config.json")
+        paths = [cached_file(source["id"], source["revision"], "config.json")]
+        paths.append(Path(f"{self.out}/{model}/checkpoints/full/config.json"))
+        return next((read_json(path) for path in paths if path and path.is_file()), None)
+
     def n_layers(self, model: str) -> int | None:
         """Number of decoder layers, from the configuration or config.json; None if not known yet."""
-        source = self.source(model)
-        if source["kind"] == "pretrain":
+        if self.source(model)["kind"] == "pretrain":
             return self.config["models"][model]["pretrain"]["layers"]
-        if source["kind"] == "folder":
-            settings = json.loads((Path(source["id"]) / "config.json").read_text())
-            settings = settings.get("text_config", settings)
-            for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-                if key in settings:
-                    return settings[key]
-        return None
+        settings = self.model_config(model) or {}
+        settings = settings.get("text_config", settings)
+        names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+        return next((settings[name] for name in names if name in settings), None)
+
+    @property
+    def unseen(self) -> list[str]:
+        """Hub models of which nothing is at hand yet, so that their number of layers is not known."""
+        return [m for m in self.models_from("hub") if self.model_config(m) is None]
 
     def gpus(self, model: str) -> int:
         return self.config["models"][model]["gpus"]
+
+    def trust(self, model: str) -> dict:
+        """The option that lets the Python code of this one model run."""
+        return {"trust_remote_code": self.config["models"][model]["trust_remote_code"]}
 
     def fingerprint(self, model: str) -> str:
         """Empty, or for a local folder what tells whether it holds other weights than before, without reading
@@ -157,14 +182,24 @@ class Study:
     def pretraining_options(self, model: str) -> str:
         return options(_without(self.pretraining(model), "text"))
 
+    def download_options(self, model: str) -> str:
+        source = self.source(model)
+        return options({"id": source["id"], "revision": source["revision"]} | self.trust(model))
+
     def source_options(self, model: str) -> str:
         source = self.source(model)
-        folder = f"{self.out}/{model}/pretrained" if source["kind"] == "pretrain" else source["id"]
-        trusted = self.config["models"][model]["trust_remote_code"]
-        return options({"source": folder, "trust_remote_code": trusted})
+        where = {
+            "pretrain": {"source": f"{self.out}/{model}/pretrained"},
+            "folder": {"source": source["id"]},
+            "hub": {"download": f"{self.out}/{model}/download.json"},
+        }[source["kind"]]
+        return options(where | self.trust(model))
 
-    def distance_options(self) -> str:
-        return options(_without(self.config["distances"], "text", "split"))
+    def trust_options(self, model: str) -> str:
+        return options(self.trust(model))
+
+    def distance_options(self, model: str) -> str:
+        return options(_without(self.config["distances"], "text", "split") | self.trust(model))
 
     def block_options(self, model: str) -> str:
         return options(
@@ -181,7 +216,7 @@ class Study:
         return _without(settings, "models") | settings.get("models", {}).get(model, {})
 
     def healing_options(self, recipe: str, model: str) -> str:
-        settings = self.recipe(recipe, model)
+        settings = self.recipe(recipe, model) | self.trust(model)
         return options(_without(settings, "text", "split", "remove", "strategies", "control"))
 
     def is_loss(self, suite: str) -> bool:
@@ -190,10 +225,10 @@ class Study:
     def suite_options(self, suite: str, model: str) -> str:
         settings = self.config["suites"][suite]
         if self.is_loss(suite):
-            loss = settings["loss"]
+            loss = settings["loss"] | self.trust(model)
             tokens = self.tokens(model, loss)
             return options(_without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
-        settings = _without(settings, "text") | {"suite": suite}
+        settings = _without(settings, "text") | {"suite": suite} | self.trust(model)
         if "text" in self.config["suites"][suite]:
             settings["include"] = self._tasks_of(suite)
         return options(settings)
@@ -284,6 +319,7 @@ class Study:
                     )
         for model in self.models:
             self._check_model(model)
+        self._check_offline()
         self._check_published()
         for recipe in self.recipes:
             for model in self.models:
@@ -304,6 +340,11 @@ class Study:
             if "pretrain" not in settings:
                 raise UserError(f"models.{model}: source is pretrain, so it needs a key pretrain")
             self._check_text(f"models.{model}.pretrain", settings["pretrain"])
+        elif source["kind"] == "hub" and not HUB_ID.fullmatch(source["id"]):
+            raise UserError(
+                f"models.{model}.source: {source['id']!r} is neither pretrain, nor a folder here, nor an id "
+                "of the hub, which is OWNER/NAME"
+            )
         elif source["kind"] == "folder":
             folder = Path(source["id"])
             if not folder.is_dir():
@@ -322,6 +363,14 @@ class Study:
                     f"study.remove: n = {n} leaves nothing of {model}, which has {n_layers} layers; "
                     f"write at most {n_layers - 1}"
                 )
+
+    def _check_offline(self) -> None:
+        if is_offline() and self.unseen:
+            ids = ", ".join(self.source(model)["id"] for model in self.unseen)
+            raise UserError(
+                f"not in the cache {cache_folder()}, and HF_HUB_OFFLINE is set: {ids}; unset it, or run "
+                "`hf download ID` where there is a network, copy the cache here, and set HF_HOME to it"
+            )
 
     def _check_published(self) -> None:
         """The first strategy is the one that figures show, so every model must have it."""

@@ -8,7 +8,7 @@ lies beside it; either path names the pair.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,20 +61,39 @@ class Tokens:
         return np.diff(self.offsets)
 
 
-def write_tokens(path: str | Path, documents: Iterable[Iterable[int]]) -> None:
-    """Write a token file and its summary. Empty documents are left out."""
-    from safetensors.numpy import save_file
+def write_tokens(path: str | Path, documents: Iterable[Sequence[int]]) -> None:
+    """Write a token file and its summary, one document after the other: only lengths are kept in memory.
 
-    ids = [np.asarray(d, dtype=np.int32) for d in documents]
-    ids = [d for d in ids if len(d)]
-    if not ids:
-        raise UserError(f"no text to tokenise for {path}: every document is empty")
-    offsets = np.concatenate([[0], np.cumsum([len(d) for d in ids])]).astype(np.int64)
+    Empty documents are left out. Raises UserError if nothing is left.
+    """
     path = Path(path).with_suffix(".safetensors")
-    with replacing(path) as aside:
-        save_file({"ids": np.concatenate(ids), "offsets": offsets}, aside)
-    summary = {"documents": len(ids), "tokens": int(offsets[-1]), "sha256": sha256(path)}
+    offsets = [0]
+    with replacing(path) as aside, open(aside, "wb") as file:
+        file.write(b" " * HEADER)  # known when all is written
+        for document in documents:
+            if len(document):
+                file.write(np.asarray(document, dtype=np.int32))
+                offsets.append(offsets[-1] + len(document))
+        if len(offsets) == 1:
+            raise UserError(f"no text to tokenise for {path}: every document is empty")
+        file.write(np.asarray(offsets, dtype=np.int64))
+        file.seek(0)
+        file.write(_header(offsets[-1], len(offsets)))
+    summary = {"documents": len(offsets) - 1, "tokens": offsets[-1], "sha256": sha256(path)}
     write_json(path.with_suffix(".json"), summary)
+
+
+HEADER = 8 + 248  # bytes: the length of the header, and a header with room for the largest file
+
+
+def _header(n_ids: int, n_offsets: int) -> bytes:
+    """The header of a safetensors file with these numbers of ids and offsets, padded with spaces."""
+    split, end = 4 * n_ids, 4 * n_ids + 8 * n_offsets
+    columns = {
+        "ids": {"dtype": "I32", "shape": [n_ids], "data_offsets": [0, split]},
+        "offsets": {"dtype": "I64", "shape": [n_offsets], "data_offsets": [split, end]},
+    }
+    return (HEADER - 8).to_bytes(8, "little") + json.dumps(columns).encode().ljust(HEADER - 8)
 
 
 def read_texts(path: str | Path) -> Iterator[str]:
@@ -85,6 +104,18 @@ def read_texts(path: str | Path) -> Iterator[str]:
                 yield json.loads(line)["text"]
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise UserError(f'{path}, line {number}: not a JSON object with a "text"') from None
+
+
+def load_tokenizer(folder: str | Path, trust_remote_code: bool = False):
+    """The tokenizer in ``folder``; its padding token is the end-of-text token if it has none."""
+    from transformers import AutoTokenizer  # here, because reading tokens needs no transformers
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def tokenise(tokenizer, texts: Iterable[str], batch: int = 1000) -> Iterator[list[int]]:

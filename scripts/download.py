@@ -1,0 +1,21 @@
+"""Fetch a model of the Hugging Face hub into its cache: safetensors, configuration and tokenizer only."""
+
+from pathlib import Path
+
+from deeper_layers import program
+
+
+def main(arguments):
+    from deeper_layers.files import write_json
+    from deeper_layers.hub import download
+
+    write_json(arguments.out, download(arguments.id, arguments.revision, arguments.trust_remote_code))
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    p.add_argument("--id", required=True, help="model id, OWNER/NAME")
+    p.add_argument("--revision", help="commit, branch or tag; none: the newest of main")
+    p.add_argument("--trust-remote-code", action="store_true", help="fetch the Python files as well")
+    p.add_argument("--out", type=Path, required=True, help="JSON to write: commit and folder in the cache")
+    program.run(main, p)
