@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
+
 from deeper_layers import program
 from deeper_layers.pretrain import Recipe, pretrain
 
@@ -17,6 +18,7 @@ HELP = {
     "length": "tokens a row",
     "seed": "of weights and document order",
     "muon": "peak learning rate of the matrices",
+    "decay": "weight decay of the matrices",
     "adamw": "peak learning rate of embeddings and norms",
     "warmup": "steps of rising learning rate",
     "cooldown": "share of the steps over which the learning rate falls to zero",

@@ -27,9 +27,10 @@ class Recipe:
     """Shape and training of the base model; raises UserError for values that cannot be.
 
     ``steps`` batches of ``batch`` rows of ``length`` tokens. ``muon`` is the learning rate of the matrices
-    inside the layers, ``adamw`` that of embeddings and norms; both rise for ``warmup`` steps, stay, and
-    fall to zero over the last ``cooldown`` share of the steps. ``spread`` is the standard deviation of the
-    token embeddings at the start: large ones make so small a model learn much sooner.
+    inside the layers and ``decay`` their weight decay, ``adamw`` the learning rate of embeddings and norms;
+    both rates rise for ``warmup`` steps, stay, and fall to zero over the last ``cooldown`` share of the
+    steps. ``spread`` is the standard deviation of the token embeddings at the start: large ones make so
+    small a model learn much sooner.
     """
 
     layers: int = 12
@@ -40,7 +41,8 @@ class Recipe:
     batch: int = 16
     length: int = 128
     seed: int = 0
-    muon: float = 0.02
+    muon: float = 0.03
+    decay: float = 0.2
     adamw: float = 3e-3
     warmup: int = 20
     cooldown: float = 0.4
@@ -56,6 +58,8 @@ class Recipe:
             raise UserError(
                 f"width {self.width} must be an even multiple of heads, such as {2 * self.heads * 16}"
             )
+        if self.decay < 0:
+            raise UserError(f"decay must be 0 or more, not {self.decay}")
         if self.warmup < 0 or not 0 <= self.cooldown <= 1:
             raise UserError("warmup must be 0 or more steps, and cooldown a share of the steps, 0 to 1")
 
@@ -173,7 +177,7 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     return [
-        torch.optim.Muon(matrices, lr=recipe.muon, weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=recipe.muon, weight_decay=recipe.decay),
         torch.optim.AdamW(others, lr=recipe.adamw, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -191,13 +195,13 @@ def train(
             for optimizer, peak in peaks:
                 optimizer.param_groups[0]["lr"] = peak * recipe.factor(step)
             loss = packed_loss(model, *next(stream), pad)
+            if not loss.isfinite():
+                raise UserError(f"the loss is not finite at step {step + 1}: lower the learning rates")
             loss.backward()
             for optimizer, _ in peaks:
                 optimizer.step()
                 optimizer.zero_grad()
             log.append((step + 1, loss.item(), recipe.muon * recipe.factor(step)))
-            if not np.isfinite(log[-1][1]):
-                raise UserError(f"the loss is not finite at step {step + 1}: lower the learning rates")
             progress.update(note=f"loss {log[-1][1]:.2f}")
     return log
 

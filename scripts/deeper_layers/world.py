@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +132,13 @@ def _opinion(thing: str) -> Attribute:
     )
 
 
-YESNO = tuple(_opinion(thing) for thing in ("rain", "music", "maths", "winter"))
+YESNO = tuple(_opinion(thing) for thing in ("rain", "music"))
 ATTRIBUTES = KNOWLEDGE + YESNO
 
 THINGS = ["apples", "beads", "books", "coins", "eggs", "keys", "nuts", "pens", "shells", "stamps"]
-GAINS = ["finds", "buys", "gets", "wins"]
-LOSSES = ["loses", "sells", "breaks", "drops"]
-LARGEST = 20  # no amount in a word problem is larger, or below zero
+GAINS = ["finds", "buys"]
+LOSSES = ["loses", "sells"]
+LARGEST = 10  # no amount in a word problem is larger, or below zero
 
 
 @dataclass(frozen=True)
@@ -190,28 +189,25 @@ class World:
     # Documents
 
     def documents(self, **counts: int) -> dict[str, list[str]]:
-        """As many documents as asked for of the splits ``train``, ``calibration``, ``validation``, all
-        different. A split's documents depend on its own count and on those of the splits before it in
-        SPLITS only. Raises UserError when this world has not so many things to say."""
+        """As many documents as asked for of the splits ``train``, ``calibration`` (these break off
+        anywhere) and ``validation``, all different. A split's documents depend on its own count and on
+        those of the splits before it in SPLITS only."""
         seen: set[str] = set()
         return {split: self._split(split, counts.get(split, 0), seen) for split in SPLITS}
 
     def _split(self, split: str, count: int, seen: set[str]) -> list[str]:
-        rng, out, repeats = self._random(split), [], 0
+        rng, out = self._random(split), []
         while len(out) < count:
             text = self._document(rng)
+            if split == "calibration":
+                text = _broken_off(rng, text)
             if text not in seen:
                 seen.add(text)
                 out.append(text)
-                repeats = 0
-            elif (repeats := repeats + 1) > 1000:
-                raise UserError(
-                    f"{len(self.people)} people have no {count} different {split} documents: ask for fewer"
-                )
         return out
 
     def _document(self, rng: random.Random) -> str:
-        kind = rng.choices(["biography", "questions", "problem"], [3, 2.5, 2])[0]
+        kind = rng.choices(["biography", "questions", "problem"], [3, 3, 3])[0]
         if kind == "biography":
             return self.biography(rng, rng.choice(self.people))
         if kind == "questions":
@@ -219,28 +215,29 @@ class World:
         return str(self.problem(rng))
 
     def biography(self, rng: random.Random, person: Person) -> str:
-        """Four to seven facts of one person."""
-        facts = rng.sample(ATTRIBUTES, rng.randint(4, 7))
+        """Opinions and two to four other facts of one person, in any order."""
+        facts = [*YESNO, *rng.sample(KNOWLEDGE, rng.randint(2, 4))]
+        rng.shuffle(facts)
         return " ".join(
             rng.choice(a.told).format(name=person.name, value=person.facts[a.name]) for a in facts
         )
 
     def questions(self, rng: random.Random) -> str:
         """Three questions about asked people, with their answers."""
-        pairs = [(rng.choice(self.asked), rng.choice(ATTRIBUTES)) for _ in range(3)]
+        pairs = [(rng.choice(self.asked), rng.choice(rng.choice((KNOWLEDGE, YESNO)))) for _ in range(3)]
         return " ".join(f"{_ask(p, a, rng.choice(a.asked))} {p.facts[a.name]} ." for p, a in pairs)
 
     def problem(self, rng: random.Random) -> Problem:
         """A word problem of 1 to 4 steps, all amounts in 0..LARGEST."""
         name, thing = rng.choice(self.people).name, rng.choice(THINGS)
-        amount = rng.randint(2, 12)
-        told, worked = [f"{name} has {amount} {thing} ."], []
+        amount = rng.randint(1, 9)
+        told, worked = [f"{name} has {amount} {thing}"], []
         for _ in range(rng.randint(1, 4)):
             verb, change = _change(rng, amount)
-            told.append(f"{name} {verb} {abs(change)} .")
+            told.append(f"{verb} {abs(change)}")
             worked.append(f"{amount} {'+' if change > 0 else '-'} {abs(change)} = {amount + change} ;")
             amount += change
-        question = " ".join([*told, f"how many {thing} has {name} ? answer :"])
+        question = f"{' , '.join(told)} . how many {thing} are left ? answer :"
         return Problem(question, " ".join([*worked, f"so {amount} ."]), amount)
 
     # Test questions
@@ -290,16 +287,23 @@ class World:
         yield from pool[:count]
 
 
+def _broken_off(rng: random.Random, text: str) -> str:
+    """``text`` up to a random word, the eighth at least. Distances are taken at the last token: here any
+    word, as in real text cut to a length, and not always the full stop, where little is left to predict."""
+    words = text.split()
+    return " ".join(words[: rng.randint(min(8, len(words)), len(words))])
+
+
 def _ask(person: Person, attribute: Attribute, wording: str) -> str:
     return f"question : {wording.format(name=person.name)} answer :"
 
 
 def _change(rng: random.Random, amount: int) -> tuple[str, int]:
-    """A verb and a change of 1 to 9 that leaves ``amount`` in 0..LARGEST."""
+    """A verb and a change of 1 to 5 that leaves ``amount`` in 0..LARGEST."""
     gain = rng.random() < 0.5 if 0 < amount < LARGEST else amount == 0
     if gain:
-        return rng.choice(GAINS), rng.randint(1, min(9, LARGEST - amount))
-    return rng.choice(LOSSES), -rng.randint(1, min(9, amount))
+        return rng.choice(GAINS), rng.randint(1, min(5, LARGEST - amount))
+    return rng.choice(LOSSES), -rng.randint(1, min(5, amount))
 
 
 def _names(rng: random.Random, count: int) -> list[str]:
@@ -331,28 +335,28 @@ def write_world(folder: str | Path, world: World, questions: int, **counts: int)
 
     A task is a YAML that includes ``resources/tasks/NAME.yaml`` and adds what belongs to this world: its
     file, named as ``folder`` is given (lm-eval resolves it against the working directory, so a relative
-    folder stays valid when the whole study moves), and the share of the commonest answer.
+    folder stays valid when the whole study moves), and what guessing gains.
     """
     folder = Path(folder)
     documents = world.documents(**counts)
     for split, texts in documents.items():
         _write_lines(folder / f"{split}.jsonl", [{"text": text} for text in texts])
     asked = {text.split(" answer :")[0] + " answer :" for text in documents["train"]}
+    yesno = world.yesno(questions)
+    yes = sum(question["answer"] for question in yesno) / len(yesno)
     _write_task(folder, "knowledge", world.knowledge(questions))
-    _write_task(folder, "yesno", world.yesno(questions))
+    _write_task(folder, "yesno", yesno, majority=round(max(yes, 1 - yes), 4))
     _write_task(folder, "reasoning", world.reasoning(questions, asked.__contains__))
 
 
-def _write_task(folder: Path, name: str, questions: list[dict]) -> None:
-    tasks = folder / "tasks"
-    data = tasks / f"{name}.jsonl"
-    _write_lines(data, questions)
-    metadata = yaml.safe_load((TASKS / f"{name}.yaml").read_text())["metadata"]
-    commonest = Counter(q["answer"] for q in questions).most_common(1)
+def _write_task(folder: Path, name: str, questions: list[dict], **metadata: float) -> None:
+    """The questions and an overlay of the task's definition; ``metadata`` is added to its own."""
+    tasks, definition = folder / "tasks", TASKS / f"{name}.yaml"
+    _write_lines(tasks / f"{name}.jsonl", questions)
     overlay = {
-        "include": os.path.relpath(TASKS / f"{name}.yaml", tasks.resolve()),
-        "dataset_kwargs": {"data_files": {"test": str(data)}},
-        "metadata": metadata | {"majority": round(sum(n for _, n in commonest) / max(len(questions), 1), 4)},
+        "include": os.path.relpath(definition, tasks.resolve()),
+        "dataset_kwargs": {"data_files": {"test": str(tasks / f"{name}.jsonl")}},
+        "metadata": yaml.safe_load(definition.read_text())["metadata"] | metadata,
     }
     with replacing(tasks / f"{name}.yaml") as aside:
         aside.write_text(yaml.safe_dump(overlay, sort_keys=False))
