@@ -7,7 +7,12 @@ from deeper_layers import program, table
 
 def main(arguments):
     rows, levels = table.build(
-        arguments.results, arguments.models, arguments.recipes, arguments.suites, arguments.controls
+        arguments.results,
+        arguments.models,
+        arguments.recipes,
+        arguments.suites,
+        arguments.controls,
+        arguments.c4,
     )
     for path in arguments.out:
         table.write(rows, path)
@@ -24,6 +29,7 @@ if __name__ == "__main__":
     p.add_argument("--recipes", **names, help="healing recipes; NAME:2,4 or NAME::deepest if only some cuts")
     p.add_argument("--controls", **names, help="those of the recipes that also healed the full model")
     p.add_argument("--suites", **names, help="evaluations to gather")
+    p.add_argument("--c4", **names, help="those of the evaluations that are the paper's loss, that of C4")
     p.add_argument("--out", nargs="+", type=Path, required=True, help="the table: .csv, .md, .html")
     p.add_argument("--levels", type=Path, help="also write the chance and majority levels, as .csv")
     program.run(main, p)

@@ -58,6 +58,9 @@ def table():
         table[column] = table.groupby(["model", "block", "treatment"])[column].transform("first")
     table.loc[table.block.eq("full") & table.treatment.eq("pruned"), ["knowledge", "loss"]] = [0.85, 1.0]
     table["normalised_loss"], table["normalised_loss_stderr"] = table.loss / 5, table.loss_stderr / 5
+    in_paper = table.model.eq("a") & table.strategy.eq("similarity") & table.n.between(1, 3)
+    table["loss_published"] = (table["loss"] + 0.3 - 0.1 * table["n"]).where(in_paper)
+    table["loss_difference"] = table["loss"] - table["loss_published"]
     return table
 
 
@@ -224,6 +227,24 @@ def test_retained_is_the_way_from_chance_to_the_unpruned_model(table, levels):
     assert knowledge[0, 1] == pytest.approx(100) and loss[0, 1] == pytest.approx(100)
     band = figure.axes[0].collections[1].get_paths()[0].get_extents()
     assert band.y1 == pytest.approx(loss[:, 1].max() + 100 * 0.1 / 4)
+
+
+def test_published_lays_ours_on_the_papers(table, levels):
+    figure = figures.published(table, levels)
+    (ax,) = figure.axes  # model b and the other metrics are not in the paper
+    assert ax.get_title() == "a" and ax.get_ylabel() == "held-out loss (nats)"
+    rows = select(table, model="a", strategy="similarity")
+    for treatment, marker in (("pruned", "*"), ("healed", "o")):
+        ours = select(rows, treatment=treatment).query("n > 0 or treatment == 'pruned'")
+        theirs = ours.query("1 <= n <= 3")
+        np.testing.assert_allclose(lines(ax, marker=marker)[0], points(ours, "loss"))
+        assert any(
+            len(line) == 3 and np.allclose(line, points(theirs, "loss_published"))
+            for line in lines(ax, color="#c4c4c4")
+        )
+    assert heights(ax, "--") == [5.0] and heights(ax, "-") == [1.0]
+    with pytest.raises(UserError, match="no published value of the strategy deepest beside one of ours"):
+        figures.published(table, levels, strategy="deepest")
 
 
 def test_layer_map_shows_the_removed_layers(table):

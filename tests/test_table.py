@@ -33,6 +33,7 @@ MANIFEST = {
     "parameters": 1000,
     "bytes": 4000,
     "layers": [{"parameters": p, "bytes": 4 * p} for p in (10, 20, 30, 40)],
+    "source": {"kind": "folder", "id": "/checkpoints/tiny", "revision": None},
 }
 
 QUIZ_CONFIGS = {
@@ -348,3 +349,56 @@ def test_the_program_says_in_one_line_what_is_wrong(results, tmp_path):
 )
 def test_three_digits_and_a_unit(value, text):
     assert tables._scaled(value, ["", " k", " M", " G"]) == text
+
+
+# The paper's values, read again from the resource by other means.
+
+
+def paper(**where) -> list[float]:
+    rows = pd.read_csv(SCRIPT.parents[1] / "resources/published/results.csv")
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows.sort_values("uncertainty")["value"].tolist()
+
+
+def published_study(results, shots=5):
+    """The tiny study as one of Llama-2-70B, n = 2, with MMLU in the place of knowledge."""
+    model = results / "tiny"
+    source = {"kind": "hub", "id": "meta-llama/Llama-2-70b-hf", "revision": "abc"}
+    (model / "checkpoints/full/manifest.json").write_text(json.dumps(MANIFEST | {"source": source}))
+    (model / "blocks.csv").write_text(BLOCKS.replace("deepest,1,2,2,0.1", "published,2,0,1,0.2"))
+    for path in [*model.glob("pruned/quiz/*.json"), *model.glob("healed/*/quiz.json")]:
+        result = json.loads(path.read_text())
+        result["results"]["mmlu"] = result["results"].pop("knowledge")
+        path.write_text(json.dumps(result | {"n-shot": {"mmlu": shots, "reasoning": 0}}))
+    return tables.build(results, ["tiny"], ["healed"], ["quiz", "loss"], ["healed"], ["loss"])[0]
+
+
+def test_published_values_stand_beside_ours_where_the_paper_has_them(results):
+    written = published_study(results)
+    table = written.set_index(["strategy", "n", "treatment"])
+    llama = {"model": "meta-llama/Llama-2-70b-hf", "n_removed": 2}
+    for strategy, theirs in (
+        ("similarity", "similarity"),
+        ("published", "similarity"),
+        ("deepest", "deepest"),
+    ):
+        for treatment in ("pruned", "healed"):
+            row = table.loc[strategy, 2, treatment]
+            for metric, name in (("mmlu", "mmlu_5shot"), ("loss", "c4_loss_nats")):
+                value = paper(**llama, strategy=theirs, treatment=treatment, metric=name)[0]
+                assert row[f"{metric}_published"] == value
+                assert row[f"{metric}_difference"] == pytest.approx(row[metric] - value)
+    assert math.isnan(table.loc["similarity", 0, "healed"]["loss_published"])  # not in the paper's figure
+    assert not any(column.startswith(("reasoning_p", "normalised_loss_p")) for column in table)
+    # Llama-2-70B's MMLU is in two figures; the value that can be read more exactly counts.
+    assert len(paper(**llama, strategy="similarity", treatment="pruned", metric="mmlu_5shot")) == 2
+
+    page = tables.to_markdown(written)
+    assert "| mmlu | mmlu published | mmlu difference |" in page
+    assert "| 0.500 ± 0.030 | 0.688 | -0.188 |" in page
+
+
+def test_another_number_of_examples_is_not_compared_with_the_paper(results):
+    table = published_study(results, shots=0)
+    assert "mmlu_published" not in table and "loss_published" in table

@@ -300,6 +300,58 @@ def retention(
     return rows.assign(**{metric: (rows[metric] - chance) * scale, stderr: rows[stderr] * abs(scale)})
 
 
+@figure
+def published(
+    table: pd.DataFrame,
+    levels: pd.DataFrame,
+    models: Families | None = None,
+    metrics: Sequence[str] | None = None,
+    strategy: str | None = None,
+    recipe: str | None = None,
+) -> Figure:
+    """Ours on the paper's: every metric that its figures 2 and 5 have, healed and un-healed, at our n.
+
+    A panel for each model and metric; the paper's values are the broad grey lines.
+    """
+    strategy, treatments = strategy or table["strategy"].iloc[0], _treatments(table, recipe)
+    pairs = [
+        (model, metric)
+        for model in _flat(table, models)
+        for metric in _metrics(table, metrics)
+        if metric in _published(_rows(table, model=model, strategy=strategy))
+    ]
+    if not pairs:
+        raise UserError(f"the table has no published value of the strategy {strategy} beside one of ours")
+    fig, axes = plots.wrapped(len(pairs), most=4, height=1.8)
+    drawn: set[str] = set()
+    for ax, (model, metric) in zip(axes, pairs, strict=True):
+        for treatment in treatments:
+            rows = _variant(table, model, strategy, treatment).sort_values("n")
+            theirs = rows.dropna(subset=f"{metric}_published")
+            x = 100 * theirs["fraction_removed"]
+            ax.plot(x, theirs[f"{metric}_published"], **_paper_look(treatment))
+            plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
+        drawn |= plots.references(ax, table, levels, [model], metric)
+        ax.set(title=model, xlabel=FRACTION, ylabel=label(metric))
+    models = list(dict.fromkeys(model for model, _ in pairs))
+    colour = plots.model_colour(table, models[0]) if len(models) == 1 else INK
+    handles = [plots.handle(f"ours, {label(t)}", **look(colour, t)) for t in treatments]
+    handles += [plots.handle(f"paper's, {label(t)}", **_paper_look(t)) for t in treatments]
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, drawn, colour)])
+    return fig
+
+
+def _paper_look(treatment: str) -> dict:
+    """Broad and pale, under our curves, with their kinds of line."""
+    line = (0, (1, 0.6)) if treatment == PRUNED else "-"
+    return {"color": "#c4c4c4", "linewidth": 3, "linestyle": line, "zorder": 1.5}
+
+
+def _published(rows: pd.DataFrame) -> list[str]:
+    """The metrics of which some row has a published value."""
+    return [m for m in all_metrics(rows) if rows.get(f"{m}_published", pd.Series(dtype=float)).notna().any()]
+
+
 # Where the blocks lie, and whether the distance chooses well
 
 EQUAL_N = {"color": "#bbbbbb", "linewidth": 0.8, "zorder": 1}

@@ -17,6 +17,7 @@ from .blocks import BY_DISTANCE, FULL, STRATEGIES, Block, Choice, published_bloc
 from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
+from .published import Published
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
@@ -236,8 +237,25 @@ class Study:
     def table_options(self) -> str:
         controls = [r for r in self.recipes if self.config["recipes"][r]["control"]]
         return options(
-            {"models": self.models, "recipes": self.recipes, "controls": controls, "suites": self.suites}
+            {
+                "models": self.models,
+                "recipes": [self._restricted(r) for r in self.recipes],
+                "controls": controls,
+                "suites": self.suites,
+                "c4": [s for s in self.suites if self.is_loss(s) and self._is_c4(s)],
+            }
         )
+
+    def _restricted(self, recipe: str) -> str:
+        """A recipe with the cuts that it heals: NAME, NAME:2,4, NAME::deepest (table.Recipe)."""
+        settings = self.config["recipes"][recipe]
+        parts = [",".join(map(str, settings.get(key, []))) for key in ("remove", "strategies")]
+        return ":".join([recipe, *parts]).rstrip(":")
+
+    def _is_c4(self, suite: str) -> bool:
+        """Whether the loss of a suite is what the paper calls the C4 validation loss."""
+        loss = self.config["suites"][suite]["loss"]
+        return self.config["texts"][loss["text"]]["source"] == "allenai/c4" and loss["split"] == "validation"
 
     # Figures that the study has data for, by their names in scripts/figure.py
 
@@ -261,9 +279,30 @@ class Study:
     @property
     def study_figures(self) -> list[str]:
         """Figures of all models."""
-        if not (self.recipes and self.suites):
-            return []
-        return ["healing"] + (["loss"] if any(map(self.is_loss, self.suites)) else [])
+        names = ["published"] if any(map(self._is_published, self.models)) else []
+        if self.recipes and self.suites:
+            names += ["healing"] + (["loss"] if any(map(self.is_loss, self.suites)) else [])
+        return names
+
+    def _is_published(self, model: str) -> bool:
+        """Whether the paper has a value beside one of ours, for the strategy that figures show."""
+        paper, ns = Published(self.source(model)["id"]), [0, *self.remove(model)]
+        return any(
+            paper.value(self.strategies[0], n, "pruned", metric) is not None
+            for n in (ns if len(ns) > 1 else range(self.n_layers(model) or 1))
+            for metric in self._published_metrics()
+        )
+
+    def _published_metrics(self) -> set[str]:
+        """What the suites measure, by the paper's names; of tasks, those whose shots are configured."""
+        found = set()
+        for suite in self.suites:
+            settings = self.config["suites"][suite]
+            if self.is_loss(suite):
+                found |= {"c4_loss_nats"} if self._is_c4(suite) else set()
+            else:
+                found |= {f"{task}_{settings.get('shots')}shot" for task in settings["tasks"]}
+        return found
 
     # Files that a stage reads
 

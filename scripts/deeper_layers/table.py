@@ -17,6 +17,7 @@ import pandas as pd
 from .blocks import FULL, Block, Choice, read_choices
 from .errors import UserError
 from .files import read_json, replacing
+from .published import Published, published_names
 from .scores import read_result, suite_levels, suite_scores
 
 PRUNED = "pruned"  # the treatment of a cut that was not healed
@@ -34,6 +35,7 @@ def build(
     recipes: Sequence[str] = (),
     suites: Sequence[str] = (),
     controls: Sequence[str] = (),
+    c4: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table and its levels, of the study in the folder ``results``.
 
@@ -41,7 +43,9 @@ def build(
     of ``recipes`` (see Recipe.parse; at n = 0 only ``controls``, the names of the recipes that also healed
     the full model). Columns: the variant, its size (layers left, parameters and bytes without the adapter),
     the distance of its block, then every metric beside its standard error (``NAME``, ``NAME_stderr``). A
-    block that two strategies choose has a row in each, with the same numbers.
+    block that two strategies choose has a row in each, with the same numbers. Where the paper has the value
+    of a metric, ``NAME_published`` and ``NAME_difference`` (ours minus theirs) follow; the suites ``c4`` are
+    those whose loss is that of C4.
 
     The levels are long: model, metric, level (``chance`` or ``majority``), value.
 
@@ -49,23 +53,34 @@ def build(
     """
     results = Path(results)
     read = cache(read_result)  # strategies share blocks
-    rows, scores, levels = [], [], []
+    rows, scores, levels, theirs = [], [], [], []
     for model in models:
         folder = results / model
         manifest = read_json(_existing(folder / "checkpoints" / str(FULL) / "manifest.json", "adopt.py"))
         choices = read_choices(_existing(folder / "blocks.csv", "blocks.py"))
+        paper = Published(manifest["source"]["id"])
+        full = {suite: read(folder / result_path(PRUNED, FULL, suite)) for suite in suites}
+        names = {suite: published_names(result, suite in c4) for suite, result in full.items()}
         for choice, treatment in variants(choices, recipes, controls):
             rows.append(describe(model, choice, treatment, manifest))
             paths = {suite: folder / result_path(treatment, choice.block, suite) for suite in suites}
             scores.append({suite: suite_scores(read(path)) for suite, path in paths.items()})
-        for suite in suites:
-            full = read(folder / result_path(PRUNED, FULL, suite))
-            levels += [(model, suite, *level) for level in suite_levels(full)]
+            variant = choice.strategy, choice.n, treatment
+            theirs.append(
+                {(s, ours): paper.value(*variant, name) for s in suites for ours, name in names[s].items()}
+            )
+        for suite, result in full.items():
+            levels += [(model, suite, *level) for level in suite_levels(result)]
     column = _columns([(suite, name) for row in scores for suite in row for name in row[suite]])
-    table = pd.DataFrame(
-        [row | _measured(found, column) for row, found in zip(rows, scores, strict=True)],
-        columns=VARIANT + SIZE + [name + end for name in column.values() for end in ("", "_stderr")],
-    )
+    ends = {name: ["", "_stderr"] for name in column.values()}
+    for row, found, paper_has in zip(rows, scores, theirs, strict=True):
+        row |= _measured(found, column)
+        for key, value in paper_has.items():
+            if value is not None:
+                name = column[key]
+                row |= {f"{name}_published": value, f"{name}_difference": row[name] - value}
+                ends[name] = ["", "_stderr", "_published", "_difference"]
+    table = pd.DataFrame(rows, columns=VARIANT + SIZE + [name + end for name in ends for end in ends[name]])
     levels = [(model, column[suite, name], *level) for model, suite, name, *level in levels]
     return table, pd.DataFrame(levels, columns=LEVELS)
 
@@ -213,7 +228,10 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str |
     """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error."""
     heads = {name: name for name in [*VARIANT, "layers"]}
     heads |= {"fraction_removed": "removed", "parameters": "parameters", "bytes": "size"}
-    heads |= {"distance": "distance"} | {name: name.replace("_", " ") for name in metrics(table)}
+    heads |= {"distance": "distance"}
+    for name in metrics(table):
+        shown = [name, f"{name}_published", f"{name}_difference"]
+        heads |= {column: column.replace("_", " ") for column in shown if column in table}
     rows = [[(_cell(row, name), row[name]) for name in heads] for row in table.to_dict("records")]
     return list(heads.values()), rows
 
@@ -231,6 +249,8 @@ def _cell(row: dict, name: str) -> str:
         return str(value)
     if math.isnan(value):
         return ""
+    if name.endswith("_difference"):
+        return f"{value:+.3f}"
     stderr = row.get(f"{name}_stderr", math.nan)
     return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"
 
