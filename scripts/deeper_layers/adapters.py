@@ -83,15 +83,6 @@ def save_adapter(model: PeftModel, folder: Path, checkpoint: Path, final: Path) 
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def portable_nf4(model: PreTrainedModel) -> PreTrainedModel:
-    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16: the repacked layout rounds
-    to bf16, fails for widths that are no multiple of 64, and cannot be trained on. Other CPUs never do."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return model
-
-
 def load_healed(
     checkpoint: str | Path, adapter: str | Path, precision: str = "fp32", trust_remote_code: bool = False
 ) -> PeftModel:
@@ -105,7 +96,7 @@ def load_healed(
     for name in (CONFIG, WEIGHTS):
         if not (adapter / name).is_file():
             raise UserError(f"{adapter} is not an adapter: it has no {name}")
-    base = portable_nf4(load_model(checkpoint, precision, trust_remote_code))
+    base = load_model(checkpoint, precision, trust_remote_code)
     stored = load_file(adapter / WEIGHTS)
     try:
         model = PeftModel.from_pretrained(base, adapter)

@@ -36,7 +36,7 @@ from transformers import (
 )
 from transformers.utils import is_liger_kernel_available
 
-from .adapters import add_adapter, portable_nf4, save_adapter
+from .adapters import add_adapter, save_adapter
 from .errors import UserError
 from .files import read_json, replacing, sha256, write_json
 from .models import load_model
@@ -249,7 +249,7 @@ def train(
 def load_base(checkpoint: Path, recipe: Recipe, trust_remote_code: bool) -> PreTrainedModel:
     """The frozen model, ready for the recipe's rows. UserError if it does not fit in memory."""
     try:
-        model = portable_nf4(load_model(checkpoint, recipe.precision, trust_remote_code))
+        model = load_model(checkpoint, recipe.precision, trust_remote_code)
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
