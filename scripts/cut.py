@@ -15,7 +15,7 @@ from deeper_layers.blocks import Block
 
 def main(arguments) -> None:
     block = Block.parse(arguments.block)
-    checkpoint.cut(arguments.checkpoint, block, arguments.out, arguments.trust_remote_code)
+    checkpoint.cut(arguments.checkpoint, block, arguments.out, arguments.trust_remote_code, arguments.reshard)
     if arguments.verify:
         checkpoint.verify(arguments.out, arguments.checkpoint, arguments.trust_remote_code)
 
@@ -23,8 +23,11 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     p = program.parser(__doc__)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint to cut")
-    p.add_argument("--block", required=True, help="layers to remove, such as drop_21-28: both ends go too")
+    p.add_argument("--block", required=True, help="layers to remove: drop_21-28 (both ends go too)")
     p.add_argument("--out", type=Path, required=True, help="folder to write; a checkpoint there is replaced")
+    p.add_argument(
+        "--reshard", action="store_true", help="write one file per layer (with --block full: once)"
+    )
     p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
     p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
     program.run(main, p)

@@ -11,6 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from deeper_layers.blocks import Block
+from deeper_layers.layers import decoder_layers
+
 LAYERS = 6
 VOCABULARY = 64
 # Set where a config has the field; every architecture names some of these.
@@ -68,7 +71,7 @@ ARCHITECTURES: dict[str, dict] = {
     },
     "deepseek_v2": _LATENT | {"first_k_dense_replace": 3},
     "deepseek_v3": _LATENT | {"first_k_dense_replace": 3},
-    "deepseek_v32": _LATENT | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 4},
+    "deepseek_v32": _LATENT | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 32},
     "doge": {},
     "dots1": {},
     "ernie4_5": {},
@@ -219,3 +222,35 @@ def tiny_model(model_type: str, seed: int = 0, **differing) -> PreTrainedModel:
             parameter += torch.randn_like(parameter) * (0.15 if parameter.dim() > 1 else 0.1)
     model.tie_weights()
     return model
+
+
+IDS = torch.randint(2, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(1))
+
+
+def settled(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its weights in fresh memory: the last digit of a CPU's matrix product depends on how
+    its operands are aligned, and weights mapped from a file are aligned by chance."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()
+    return model
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    """Logits of IDS, float [2, 12, VOCABULARY]."""
+    return model(IDS, use_cache=False).logits
+
+
+def identity_logits(model: PreTrainedModel, block: Block) -> torch.Tensor:
+    """The oracle of a cut: all layers run, and those of ``block`` give back what came in."""
+
+    def give_back(module, args, kwargs, output):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+
+    gone = [decoder_layers(model)[i] for i in range(block.first, block.last + 1)]
+    hooks = [layer.register_forward_hook(give_back, with_kwargs=True) for layer in gone]
+    out = logits(model)
+    for hook in hooks:
+        hook.remove()
+    return out

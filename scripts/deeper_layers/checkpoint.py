@@ -26,6 +26,8 @@ from .safetensors_io import Header, Tensor
 MANIFEST = "manifest.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+Shards = Mapping[str, dict[str, Tensor]]  # file name -> tensors by name
+
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 # What goes along with the weights: configurations, tokenizers, chat templates, licences; never code.
 SMALL = re.compile(r".*\.(json|txt|model|jinja|tiktoken)|LICENSE.*|NOTICE.*|USE_POLICY.*")
@@ -154,37 +156,43 @@ def load_config(folder: str | Path, trust_remote_code: bool = False):
         raise UserError(f"{folder}/config.json is not accepted by transformers: {lines[0]}") from None
 
 
-def cut(source: str | Path, block: Block, target: str | Path, trust_remote_code: bool = False) -> None:
+def cut(
+    source: str | Path,
+    block: Block,
+    target: str | Path,
+    trust_remote_code: bool = False,
+    reshard: bool = False,
+) -> None:
     """Write into ``target`` the checkpoint in ``source`` without the layers of ``block``.
 
     Shards whose tensors keep their names are hard-linked (copied across file systems), the others
-    rewritten by copying byte ranges. The manifest comes last. Raises UserError for a checkpoint that is
-    not sound or cannot be cut, a block that does not fit, a disk without room; on any failure what was
-    written is deleted.
+    rewritten by copying byte ranges; ``reshard`` writes one shard per layer, so that later cuts of the
+    result rewrite only the layers behind them. The manifest comes last. Raises UserError for a checkpoint
+    that is not sound or cannot be cut, a block that does not fit, a disk without room; on any failure what
+    was written is deleted.
     """
     base, target = Checkpoint.read(source), Path(target)
     config = load_config(base.folder, trust_remote_code)
     names = layer_names(base, config)
+    expected = configs.cut_config(config, block)
     raw_config = configs.cut_json(base.raw_config, config, block)
-    shards = {
-        file: {new: t for name, t in header.tensors.items() if (new := names.after(name, block)) is not None}
-        for file, header in base.shards.items()
-    }
+    shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
     parent = _parent(base.folder)
     with _writing(base.folder, target):
-        linked = _write_shards(base, shards, target)
+        _check_room(base, shards, target)
+        known = _write_shards(base, shards, target, parent["files"])
         write_json(target / "config.json", raw_config)
-        _check_config(target, configs.cut_config(config, block), trust_remote_code)
+        _check_config(target, expected, trust_remote_code)
         for path in base.small_files:
-            shutil.copyfile(path, target / path.name)
+            safetensors_io.copy_file(path, target / path.name)
         write_manifest(
             target,
             parent["model"],
             block,
             parent["source"],
             parent["sha256"],
-            known={file: parent["files"][file] for file in linked if file in parent["files"]},
-            trust_remote_code=trust_remote_code,
+            known,
+            trust_remote_code,
         )
 
 
@@ -318,23 +326,66 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
             raise UserError(f"{folder}: {len(keys)} tensors are {what}, first {keys[0]}")
 
 
-def _write_shards(base: Checkpoint, shards: Mapping[str, dict[str, Tensor]], target: Path) -> list[str]:
-    """Link or write each shard that has tensors left, and the index; return the names of those linked."""
-    linked = []
+def _shards_after(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
+    """The shards as they are, without the tensors of ``block``, renamed; those that become empty are gone."""
+    shards = {
+        file: {new: t for name, t in header.tensors.items() if (new := names.after(name, block)) is not None}
+        for file, header in base.shards.items()
+    }
+    return {file: tensors for file, tensors in shards.items() if tensors}
+
+
+def _shards_by_layer(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
+    """One shard for each layer that stays, after one for everything else."""
+    groups: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in base.tensors.items():
+        if (new := names.after(name, block)) is not None:
+            index = names.index(new)
+            groups.setdefault(-1 if index is None else index, {})[new] = tensor
+    return {
+        f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors": groups[key]
+        for i, key in enumerate(sorted(groups))
+    }
+
+
+def _unchanged(base: Checkpoint, file: str, tensors: Mapping[str, Tensor]) -> bool:
+    return file in base.shards and list(tensors.items()) == list(base.shards[file].tensors.items())
+
+
+def _check_room(base: Checkpoint, shards: Shards, target: Path) -> None:
+    """Raise unless the file system of ``target`` has room for the shards that will not be linked."""
+    same = target.stat().st_dev == (base.folder / next(iter(base.shards))).stat().st_dev
+    written = [s for file, s in shards.items() if not (same and _unchanged(base, file, s))]
+    needed = sum(t.bytes for tensors in written for t in tensors.values())
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise UserError(
+            f"no room for {target}: it needs {needed / 1e9:.3f} GB and {free / 1e9:.3f} GB are free; "
+            "free some, or set outdir to another disk"
+        )
+
+
+def _write_shards(
+    base: Checkpoint, shards: Shards, target: Path, parent: Mapping[str, dict]
+) -> dict[str, dict]:
+    """Link or write each shard, and the index if there are several; return the manifest entries known by
+    then, those of linked shards from the ``parent``'s."""
+    known = {}
+    metadata = next(iter(base.shards.values())).metadata
     for file, tensors in shards.items():
-        header = base.shards[file]
-        if list(tensors) == list(header.tensors):
+        if _unchanged(base, file, tensors):
             _link(base.folder / file, target / file)
-            linked.append(file)
-        elif tensors:
-            safetensors_io.write(target / file, tensors, header.metadata)
-    if base.sharded:
-        index = read_json(base.folder / INDEX)
+            known |= {file: parent[file]} if file in parent else {}
+        else:
+            digest = safetensors_io.write(target / file, tensors, metadata)
+            known[file] = {"sha256": digest, "bytes": (target / file).stat().st_size}
+    if set(shards) != {SINGLE}:
+        index = read_json(base.folder / INDEX) if base.sharded else {}
         total = sum(t.bytes for tensors in shards.values() for t in tensors.values())
         index["metadata"] = {**index.get("metadata", {}), "total_size": total}
         index["weight_map"] = dict(sorted((name, file) for file, names in shards.items() for name in names))
         write_json(target / INDEX, index)
-    return linked
+    return known
 
 
 def _link(source: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ all tensors without gap or overlap.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ BITS = {
     "F4": 4,
 }  # of one element, by dtype name; the smallest ones are stored packed
 HEADER_LIMIT = 100_000_000  # bytes, the limit of the safetensors library
+_PIECE = 1 << 26  # bytes copied at a time
 _NO_COPY_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -84,8 +87,9 @@ def read_header(path: str | Path) -> Header:
     return Header(dict(tensors), metadata)
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
-    """Write a safetensors file with ``tensors`` (in that order), their bytes copied from where they are.
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> str:
+    """Write a safetensors file with ``tensors`` (in that order), their bytes copied from where they are,
+    and return its sha256.
 
     The file is written aside and renamed. Memory does not depend on the size of the tensors.
     Raises UserError if a source turns out shorter than its header said.
@@ -97,12 +101,27 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
-    with replacing(path) as aside, open(aside, "wb", buffering=0) as out:
-        out.write(struct.pack("<Q", len(raw)) + raw)
-        for source, start, stop in _runs(tensors.values()):
+    digest = hashlib.sha256()
+    # One piece is hashed in a thread while the next is copied: neither needs the interpreter's lock.
+    with replacing(path) as aside, open(aside, "w+b", buffering=0) as out, ThreadPoolExecutor(1) as hasher:
+        at = out.write(struct.pack("<Q", len(raw)) + raw)
+        hashed = [hasher.submit(_hash, digest, out.fileno(), 0, at)]
+        for source, start, count in _pieces(tensors.values()):
             with open(source, "rb", buffering=0) as file:
-                if copy_range(file.fileno(), out.fileno(), start, stop - start) < stop - start:
+                if copy_range(file.fileno(), out.fileno(), start, count) < count:
                     raise _fault(source, "it became shorter while it was copied")
+            hashed.append(hasher.submit(_hash, digest, out.fileno(), at, count))
+            at += count
+        for job in hashed:
+            job.result()
+    return digest.hexdigest()
+
+
+def _hash(digest, file: int, start: int, count: int) -> None:
+    """Feed ``count`` bytes at ``start`` of a file descriptor to ``digest``."""
+    while count and (data := os.pread(file, min(count, 1 << 20), start)):
+        digest.update(data)
+        start, count = start + len(data), count - len(data)
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:
@@ -136,6 +155,8 @@ def _copy_file_range(source: int, target: int, start: int, count: int) -> int:
 
 
 def _sendfile(source: int, target: int, start: int, count: int) -> int:
+    if not hasattr(os, "sendfile"):
+        raise OSError(errno.ENOSYS, "no sendfile")
     return os.sendfile(target, source, start, count)
 
 
@@ -143,15 +164,17 @@ def _read_write(source: int, target: int, start: int, count: int) -> int:
     return os.write(target, os.pread(source, min(count, 1 << 20), start))
 
 
-def _runs(tensors) -> list[tuple[Path, int, int]]:
-    """(file, start, end) of the tensors' bytes, neighbours joined so that each run is one copy."""
+def _pieces(tensors: Iterable[Tensor]) -> Iterator[tuple[Path, int, int]]:
+    """(file, start, count) of the tensors' bytes: neighbours joined, then in pieces of at most _PIECE."""
     runs: list[tuple[Path, int, int]] = []
     for t in tensors:
         if runs and runs[-1][0] == t.path and runs[-1][2] == t.start:
             runs[-1] = (t.path, runs[-1][1], t.end)
         else:
             runs.append((t.path, t.start, t.end))
-    return runs
+    for path, start, end in runs:
+        for at in range(start, end, _PIECE):
+            yield path, at, min(_PIECE, end - at)
 
 
 def _fault(path: Path, what: str) -> UserError:
@@ -177,18 +200,22 @@ def _parse(path: Path, raw: bytes) -> dict:
 
     try:
         header = json.loads(raw.decode(), object_pairs_hook=unique)
-        "".join(header).encode()  # a lone surrogate is no text
     except (ValueError, RecursionError) as error:
         raise _fault(path, f"its header is not JSON ({error})") from None
     if not isinstance(header, dict):
         raise _fault(path, "its header is not a JSON object")
+    if not all(map(_is_text, header)):
+        raise _fault(path, "a name in its header is not text")
     return header
 
 
+def _is_text(value) -> bool:
+    """Whether ``value`` is a string that UTF-8 can write: JSON can escape half a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _is_text_mapping(value) -> bool:
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        return False
-    return not any("\ud800" <= c <= "\udfff" for text in value.items() for c in "".join(text))
+    return isinstance(value, dict) and all(_is_text(text) for item in value.items() for text in item)
 
 
 def _is_sizes(value) -> bool:
