@@ -30,7 +30,7 @@ rule download:
     log:
         f"{OUT}/logs/{{model}}/download.log",
     wildcard_constraints:
-        model="|".join(study.models_from("hub")) or "(?!)",
+        model=names(study.models_from("hub")),
     # Where Snakemake itself runs: the nodes of a cluster often have no network.
     localrule: True
     conda:

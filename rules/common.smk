@@ -1,4 +1,5 @@
 # The study behind the rules: the configuration, checked, and what several stages ask of it.
+import re
 import sys
 from pathlib import Path
 
@@ -36,10 +37,15 @@ if study.unseen and workflow.is_main_process:
     )
 
 
+def names(known):
+    """A wildcard constraint: exactly these names, or nothing at all."""
+    return "|".join(re.escape(name) for name in known) or "(?!)"
+
+
 wildcard_constraints:
-    model="|".join(study.models),
-    recipe="|".join(study.recipes) or "(?!)",
-    suite="|".join(study.suites) or "(?!)",
+    model=names(study.models),
+    recipe=names(study.recipes),
+    suite=names(study.suites),
     block=r"full|drop_\d+-\d+",
     split="train|calibration|validation",
 

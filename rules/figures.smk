@@ -10,7 +10,7 @@ rule figure_distances:
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.distance_figures) or "(?!)",
+        figure=names(study.distance_figures),
     localrule: True
     conda:
         "../envs/workflow.yaml"
@@ -32,7 +32,7 @@ rule figure_model:
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.model_figures) or "(?!)",
+        figure=names(study.model_figures),
     localrule: True
     conda:
         "../envs/workflow.yaml"
@@ -55,7 +55,7 @@ rule figure_study:
     log:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(study.study_figures) or "(?!)",
+        figure=names(study.study_figures),
     localrule: True
     conda:
         "../envs/workflow.yaml"

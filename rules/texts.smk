@@ -1,4 +1,4 @@
-# Texts: the invented world with its questions, and every text tokenised once per model.
+# Texts: the invented world with its questions, samples of data sets, and every text tokenised once per model.
 
 
 rule world:
@@ -16,15 +16,38 @@ rule world:
         ),
     log:
         f"{OUT}/logs/texts/{{text}}.log",
+    wildcard_constraints:
+        text=names(study.texts_from(world=True)),
     conda:
         "../envs/models.yaml"
     params:
-        options=lambda wildcards: study.text_options(wildcards.text),
+        options=lambda wildcards: study.world_options(wildcards.text),
         code=code("world"),
     message:
         "Writing the world {wildcards.text}: documents and questions"
     shell:
         "python {SCRIPTS}/world.py {params.options} --out {OUT}/texts/{wildcards.text} --log {log}"
+
+
+rule sample:
+    output:
+        f"{OUT}/texts/{{text}}/{{split}}.jsonl",
+        f"{OUT}/texts/{{text}}/{{split}}.json",
+    log:
+        f"{OUT}/logs/texts/{{text}}-{{split}}.log",
+    wildcard_constraints:
+        text=names(study.texts_from(world=False)),
+    # Where Snakemake itself runs: the nodes of a cluster often have no network.
+    localrule: True
+    conda:
+        "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.sample_options(wildcards.text, wildcards.split),
+        code=code("sample"),
+    message:
+        "Sampling documents of {wildcards.text}, {wildcards.split}"
+    shell:
+        "python {SCRIPTS}/sample.py {params.options} --out {output[0]} --log {log}"
 
 
 rule tokenise:

@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.describe(name, rest[1] if rest[:1] == ["revision"] else "main")
         if len(parts) >= 5 and parts[2] == "resolve":
             return self.file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-        return self.refuse(404, "", "Not found")
+        return self.refuse(401, "RepoNotFound", "Repository not found")
 
     do_HEAD = do_GET
 

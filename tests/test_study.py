@@ -66,6 +66,18 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
         ),
         ({"models__embedded__source": "./nowhere"}, "models.embedded.source: there is no folder nowhere"),
         ({"suites__loss__tasks": ["knowledge"]}, "suites.loss: give either tasks or loss"),
+        (
+            {"suites__loss__loss__sequences": 1001},
+            "suites.loss.loss.sequences: 1001 documents are more than the 1000 of texts.world.validation;",
+        ),
+        (
+            {"distances__samples": 501},
+            "distances.samples: 501 documents are more than the 500 of texts.world",
+        ),
+        (
+            {"texts__world__source": "allenai/c4"},
+            "suites.quiz.text: only a generated text has tasks of its own",
+        ),
         ({"study__remove": "some"}, "study.remove: 'some' is not valid"),
     ],
 )

@@ -58,7 +58,6 @@ def explained(error: Exception, name: str, revision: str | None = None, kind: st
     """What a user should know and do about an error of the hub when asked for a model or data set."""
     hub = constants.ENDPOINT
     page = f"{hub}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    option = "" if kind == "model" else f" --repo-type {kind}"
     what = "data set" if kind == "dataset" else kind
     match error:
         case GatedRepoError():
@@ -86,10 +85,14 @@ def explained(error: Exception, name: str, revision: str | None = None, kind: st
             )
     why = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else f"no answer from {hub}"
     at = f" --revision {revision}" if revision else ""
+    if kind == "dataset":
+        return UserError(
+            f"{name} cannot be fetched: {why}. To work offline, run `hf download {name} --repo-type dataset"
+            f"{at} --local-dir FOLDER` where there is a network, copy the folder here, and give it as source"
+        )
     return UserError(
         f"{name} is not in the cache {cache_folder()} and cannot be fetched: {why}. To work offline, run "
-        f"`hf download {name}{option}{at}` where there is a network, copy the cache here, and set HF_HOME "
-        "to it"
+        f"`hf download {name}{at}` where there is a network, copy the cache here, and set HF_HOME to it"
     )
 
 

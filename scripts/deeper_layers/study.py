@@ -22,6 +22,7 @@ from .published import Published
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SPLITS = ("train", "calibration", "validation")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 
 
@@ -109,6 +110,12 @@ class Study:
         paths.append(Path(f"{self.out}/{model}/checkpoints/full/config.json"))
         return next((read_json(path) for path in paths if path and path.is_file()), None)
 
+    def texts_from(self, world: bool) -> list[str]:
+        """Texts that are generated, or those that come from data sets."""
+        return [
+            t for t, settings in self.config["texts"].items() if (settings["source"] == "generate") == world
+        ]
+
     def n_layers(self, model: str) -> int | None:
         """Number of decoder layers, from the configuration or config.json; None if not known yet."""
         if self.source(model)["kind"] == "pretrain":
@@ -174,8 +181,22 @@ class Study:
 
     # Settings of each stage, as command-line options: each is one string, compared by value
 
-    def text_options(self, text: str) -> str:
-        return options(_without(self.config["texts"][text], "source"))
+    def world_options(self, text: str) -> str:
+        settings = self.config["texts"][text]
+        names = ("seed", "people", "train", "calibration", "validation", "questions")
+        return options({name: settings[name] for name in names})
+
+    def sample_options(self, text: str, split: str) -> str:
+        """Of a text from a data set: only what determines the documents of this one split."""
+        settings = self.config["texts"][text]
+        sources = settings["splits"]
+        shared = [ours for ours in SPLITS if sources[ours] == sources[split]]
+        names = ("source", "name", "revision", "field", "buffer", "seed")
+        return options(
+            {name: settings[name] for name in names}
+            | {"split": sources[split], "parts": len(shared), "part": shared.index(split)}
+            | {"documents": settings[split]}
+        )
 
     def pretraining(self, model: str) -> dict:
         return self.config["models"][model]["pretrain"]
@@ -370,8 +391,14 @@ class Study:
             settings = config["suites"][suite]
             if ("loss" in settings) == bool(settings.get("tasks")):
                 raise UserError(f"suites.{suite}: give either tasks or loss")
-            self._check_text(f"suites.{suite}", settings.get("loss", settings))
-        self._check_text("distances", config["distances"])
+            if "loss" in settings:
+                self._check_text(f"suites.{suite}.loss", settings["loss"], "sequences")
+            else:
+                self._check_text(f"suites.{suite}", settings)
+                if settings.get("text") in self.texts_from(world=False):
+                    raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
+        if self.distance_figures:
+            self._check_text("distances", config["distances"], "samples")
 
     def _check_model(self, model: str) -> None:
         settings, source = self.config["models"][model], self.source(model)
@@ -421,7 +448,14 @@ class Study:
                     f"study.strategies: the authors published no blocks of {model}; put similarity first"
                 )
 
-    def _check_text(self, where: str, settings: dict) -> None:
-        text = settings.get("text")
-        if text is not None and text not in self.config["texts"]:
-            raise UserError(f"{where}.text: {text!r} is not known{_did_you_mean(text, self.config['texts'])}")
+    def _check_text(self, where: str, settings: dict, count: str | None = None) -> None:
+        """The text must be known and have as many documents as the setting ``count`` asks for."""
+        text, texts = settings.get("text"), self.config["texts"]
+        if text is not None and text not in texts:
+            raise UserError(f"{where}.text: {text!r} is not known{_did_you_mean(text, texts)}")
+        if count and settings[count] > texts[text][settings["split"]]:
+            raise UserError(
+                f"{where}.{count}: {settings[count]} documents are more than the "
+                f"{texts[text][settings['split']]} of texts.{text}.{settings['split']}; raise that, or ask "
+                "for fewer"
+            )

@@ -1,0 +1,159 @@
+"""Samples of data sets: which documents, from which split, always the same, never in two of ours."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import datasets
+import mirrors
+import pytest
+from conftest import ROOT, full_config
+
+from deeper_layers.corpus import Corpus, write_sample
+from deeper_layers.errors import UserError
+from deeper_layers.study import Study
+from deeper_layers.tokens import read_texts
+
+C4 = {"source": "allenai/c4", "name": "en"}
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mirror")
+    mirrors.c4(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(mirror, monkeypatch):
+    monkeypatch.chdir(mirror)
+
+
+def first(count, **settings):
+    documents = Corpus(**C4 | settings).documents()
+    return [next(documents) for _ in range(count)]
+
+
+def study(**text):
+    config = full_config()
+    config["texts"]["c4"] = config["texts"]["world"] | {
+        "source": "allenai/c4",
+        "name": "en",
+        "revision": None,
+        "field": "text",
+        "splits": {"train": "train", "calibration": "validation", "validation": "validation"},
+        "buffer": 100,
+        **text,
+    }
+    return Study(config)
+
+
+def test_the_sample_is_random_and_always_the_same():
+    everything = [row["text"] for row in datasets.load_dataset("allenai/c4", "en", split="validation")]
+    sample = first(100, split="validation")
+    assert len(set(sample)) == 100 and set(sample) <= set(everything)
+    assert sample != everything[:100] and len({text.split()[1] for text in sample}) == 4  # all the shards
+    assert first(100, split="validation") == sample
+    assert first(40, split="validation") == sample[:40]  # a smaller sample is the start of a larger one
+    assert first(100, split="validation", seed=1) != sample
+
+
+def test_parts_share_no_document_and_do_not_depend_on_each_other():
+    parts = [list(Corpus(**C4, split="validation", part=p, parts=2).documents()) for p in range(2)]
+    assert not set(parts[0]) & set(parts[1])
+    assert len(parts[0]) + len(parts[1]) == 300 and min(map(len, parts)) > 100
+    # A document that the data set repeats is in one part only, because its text alone decides.
+    twice = Corpus(**C4, parts=2)
+    assert all(twice.holds(text) for text in parts[0]) and not any(map(twice.holds, parts[1]))
+
+
+def test_each_of_our_splits_is_drawn_from_where_the_paper_says(tmp_path):
+    """The options that the rule passes, through the program: calibration and loss from validation."""
+    texts = {}
+    for split, count in (("train", 300), ("calibration", 90), ("validation", 80)):
+        options = study(**{split: count}).sample_options("c4", split).split()
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/sample.py"),
+            *options,
+            "--out",
+            str(tmp_path / f"{split}.jsonl"),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        texts[split] = list(read_texts(tmp_path / f"{split}.jsonl"))
+        assert len(texts[split]) == count
+        said = json.loads((tmp_path / f"{split}.json").read_text())
+        assert said["documents"] == count and said["source"] == "allenai/c4" and said["versions"]["datasets"]
+    assert all(text.startswith("train") for text in texts["train"])
+    assert all(text.startswith("validation") for text in texts["calibration"] + texts["validation"])
+    assert not set(texts["calibration"]) & set(texts["validation"])
+
+
+def test_a_split_is_asked_for_by_what_determines_it_alone():
+    def options(split, **text):
+        return study(**text).sample_options("c4", split)
+
+    assert options("validation", calibration=7, train=8) == options("validation")
+    assert options("calibration", validation=9) == options("calibration", people=12)
+    assert options("train", train=9) != options("train")
+    shared = {"train": "train", "calibration": "train", "validation": "train"}
+    parts = [options(split, splits=shared) for split in ("train", "calibration", "validation")]
+    assert [("--parts 3" in o, o.split("--part ")[1][0]) for o in parts] == [
+        (True, "0"),
+        (True, "1"),
+        (True, "2"),
+    ]
+
+
+def test_empty_documents_are_left_out_and_strange_ones_are_kept(tmp_path):
+    rows = [{"body": ""}, {"body": "caf\u00e9 \U0001f600\nsecond line"}, {"body": None}, {"body": "plain"}]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = Corpus(str(tmp_path / "set"), field="body")
+    write_sample(corpus, 2, tmp_path / "out.jsonl")
+    assert sorted(read_texts(tmp_path / "out.jsonl")) == sorted(r["body"] for r in rows if r["body"])
+    with pytest.raises(UserError, match="there are only 2 documents for this text, not 3; ask for fewer"):
+        write_sample(corpus, 3, tmp_path / "more.jsonl")
+    assert not (tmp_path / "more.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"name": "english"}, "allenai/c4: BuilderConfig 'english' not found"),
+        ({"split": "test"}, "allenai/c4: Bad split: test"),
+        ({"field": "body"}, "allenai/c4 has no field 'body'; it has text, timestamp, url"),
+        (
+            {"source": "us/nothing", "name": None},
+            "us/nothing cannot be fetched: HF_HUB_OFFLINE is set",
+        ),
+    ],
+)
+def test_what_is_not_there_is_one_clear_line(settings, said):
+    with pytest.raises(UserError) as error:
+        first(1, **settings)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_hub_that_cannot_be_reached_or_lacks_the_data_set_is_told_at_once(tmp_path):
+    from hub_server import Hub
+
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"HF_HOME": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "scripts/sample.py"), "--source", "us/set", "--documents", "9"]
+
+    def said(endpoint):
+        started = time.monotonic()
+        variables = clean | {"HF_ENDPOINT": endpoint}
+        run = subprocess.run(
+            [*command, "--out", str(tmp_path / "o")], env=variables, text=True, capture_output=True
+        )
+        assert run.returncode == 1 and time.monotonic() - started < 10
+        return run.stderr
+
+    assert "us/set cannot be fetched: no answer from http://127.0.0.1:9. To work" in said(
+        "http://127.0.0.1:9"
+    )
+    with Hub({}) as hub:
+        assert f"error: there is no data set us/set at {hub.url}" in said(hub.url)
