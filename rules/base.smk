@@ -57,6 +57,8 @@ rule adopt:
         f"{OUT}/{{model}}/checkpoints/full/manifest.json",
     log:
         f"{OUT}/logs/{{model}}/adopt.log",
+    wildcard_constraints:
+        model=names(study.converted(None)),
     conda:
         "../envs/models.yaml"
     params:
@@ -67,4 +69,26 @@ rule adopt:
         "Linking the base model {wildcards.model}"
     shell:
         "python {SCRIPTS}/adopt.py {params.options} --model {wildcards.model} "
+        "--out $(dirname {output}) --log {log}"
+
+
+rule convert_qwen:
+    input:
+        source_files,
+    output:
+        f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+    log:
+        f"{OUT}/logs/{{model}}/convert_qwen.log",
+    wildcard_constraints:
+        model=names(study.converted("qwen")),
+    conda:
+        "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.source_options(wildcards.model),
+        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
+        code=code("convert_qwen"),
+    message:
+        "Converting {wildcards.model} to the layout of Qwen2"
+    shell:
+        "python {SCRIPTS}/convert_qwen.py {params.options} --model {wildcards.model} "
         "--out $(dirname {output}) --log {log}"

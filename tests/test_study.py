@@ -272,3 +272,14 @@ def test_published_must_be_known_of_every_model_if_it_comes_first():
     assert "--distances results/embedded/distances.csv" in study.block_options("embedded")
     deepest = Study(changed(study__strategies=["deepest"]))
     assert "--distances" not in deepest.block_options("embedded") and deepest.distance_figures == []
+
+
+def test_first_generation_qwen_must_be_converted(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    cached_config(tmp_path, "Qwen/Qwen-7B", model_type="qwen", num_hidden_layers=32)
+    source = {"source": "Qwen/Qwen-7B", "gpus": 1, "trust_remote_code": False}
+    with pytest.raises(UserError, match="models.embedded: first-generation Qwen .*; write convert: qwen"):
+        Study(changed(models__embedded=source))
+    study = Study(changed(models__embedded=source | {"convert": "qwen"}))
+    assert study.converted("qwen") == ["embedded"] and study.converted(None) == []
+    assert study.n_layers("embedded") == 32

@@ -178,7 +178,7 @@ def cut(
     raw_config = configs.cut_json(base.raw_config, config, block)
     shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
     parent = _parent(base.folder)
-    with _writing(base.folder, target):
+    with writing(base.folder, target):
         _check_room(base, shards, target)
         known = _write_shards(base, shards, target, parent["files"])
         write_json(target / "config.json", raw_config)
@@ -220,7 +220,7 @@ def adopt(
     paths += base.small_files
     if trust_remote_code:
         paths += sorted(base.folder.glob("*.py"))
-    with _writing(base.folder, target):
+    with writing(base.folder, target):
         known = {}
         for path in paths:
             real = path.resolve()
@@ -420,7 +420,7 @@ def _parent(folder: Path) -> dict:
 
 
 @contextmanager
-def _writing(source: Path, target: Path):
+def writing(source: Path, target: Path):
     """Clear ``target`` of an earlier checkpoint; on failure of what follows, of this one too."""
     if target.resolve() == source.resolve():
         raise UserError(f"the target {target} is the source itself; write to another folder")

@@ -110,6 +110,10 @@ class Study:
         paths.append(Path(f"{self.out}/{model}/checkpoints/full/config.json"))
         return next((read_json(path) for path in paths if path and path.is_file()), None)
 
+    def converted(self, layout: str | None) -> list[str]:
+        """Models whose checkpoint is rewritten from this layout; None for those that are not."""
+        return [m for m in self.models if self.config["models"][m].get("convert") == layout]
+
     def texts_from(self, world: bool) -> list[str]:
         """Texts that are generated, or those that come from data sets."""
         return [
@@ -215,6 +219,8 @@ class Study:
             "folder": {"source": source["id"]},
             "hub": {"download": f"{self.out}/{model}/download.json"},
         }[source["kind"]]
+        if model not in self.converted(None):
+            return options(where)  # our own code reads that layout
         return options(where | self.trust(model))
 
     def trust_options(self, model: str) -> str:
@@ -422,6 +428,9 @@ class Study:
                     f"models.{model}.source: {folder} has no .safetensors file; "
                     "save it with model.save_pretrained(folder, safe_serialization=True)"
                 )
+        known = None if source["kind"] == "pretrain" else self.model_config(model)
+        if known and known.get("model_type") == "qwen" and model not in self.converted("qwen"):
+            raise UserError(f"models.{model}: first-generation Qwen runs only as Qwen2; write convert: qwen")
         n_layers = self.n_layers(model)
         for n in self.remove(model):
             if n_layers is not None and n >= n_layers:
