@@ -384,6 +384,9 @@ SINGLE_FAULTS = {
         f / "config.json", num_hidden_layers=5
     ),
     "says 7 layers, but the weights hold 6": lambda f: edit_json(f / "config.json", num_hidden_layers=7),
+    "says 65 tokens of width 32, but model.embed_tokens.weight is 64 x 32": lambda f: edit_json(
+        f / "config.json", vocab_size=65
+    ),
     "not accepted by transformers": lambda f: edit_json(f / "config.json", model_type="no-such-model"),
     "not accepted by transformers: Validation": lambda f: edit_json(
         f / "config.json", num_hidden_layers="many"

@@ -31,6 +31,7 @@ Shards = Mapping[str, dict[str, Tensor]]  # file name -> tensors by name
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 # What goes along with the weights: configurations, tokenizers, chat templates, licences; never code.
 SMALL = re.compile(r".*\.(json|txt|model|jinja|tiktoken)|LICENSE.*|NOTICE.*|USE_POLICY.*")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def split_name(name: str) -> tuple[str, int | None, str]:
     """A tensor name at its first number: 'model.layers.3.mlp.up' -> ('model.layers', 3, 'mlp.up')."""
     parts = name.split(".")
     for i, part in enumerate(parts):
-        if part.isascii() and part.isdigit():
+        if part.isascii() and part.isdigit() and len(part) < 10:
             return ".".join(parts[:i]), int(part), ".".join(parts[i + 1 :])
     return name, None, ""
 
@@ -114,7 +115,8 @@ def split_name(name: str) -> tuple[str, int | None, str]:
 def layer_names(checkpoint: Checkpoint, config) -> LayerNames:
     """Find the decoder layers among the tensor names; ``config`` is the loaded config.
 
-    Raises UserError if the weights do not have the number of layers that the config says.
+    Raises UserError if the weights do not have the number of layers, or an embedding of the size, that the
+    config says.
     """
     n_layers = configs.layer_count(config)
     found: dict[str, set[int]] = {}
@@ -128,6 +130,7 @@ def layer_names(checkpoint: Checkpoint, config) -> LayerNames:
     if len(fits) > 1 and len(decoders) == 1:
         fits = decoders
     if len(fits) == 1:
+        _check_embedding(checkpoint, config)
         return LayerNames(fits[0], n_layers)
     if fits:
         raise UserError(f"{checkpoint.folder}: which of {', '.join(sorted(fits))} are the decoder layers?")
@@ -137,6 +140,19 @@ def layer_names(checkpoint: Checkpoint, config) -> LayerNames:
         f"{checkpoint.folder}: config.json says {n_layers} layers, but the weights hold {held}; "
         "one of the two belongs to another model"
     )
+
+
+def _check_embedding(checkpoint: Checkpoint, config) -> None:
+    """Raise if the token embedding is smaller or of another width than the config says. A few models add
+    rows to it; ``verify`` checks every shape."""
+    text = configs.text_config(config)
+    size = text.vocab_size, getattr(text, "word_embed_proj_dim", text.hidden_size)
+    for name, tensor in checkpoint.tensors.items():
+        if EMBEDDING.search(name) and (tensor.shape[:1] < size[:1] or tensor.shape[1:] != size[1:]):
+            raise UserError(
+                f"{checkpoint.folder}: config.json says {size[0]} tokens of width {size[1]}, but {name} is "
+                f"{' x '.join(map(str, tensor.shape))}; one of the two belongs to another model"
+            )
 
 
 def load_config(folder: str | Path, trust_remote_code: bool = False):
@@ -173,8 +189,8 @@ def cut(
     """
     base, target = Checkpoint.read(source), Path(target)
     config = load_config(base.folder, trust_remote_code)
-    names = layer_names(base, config)
     expected = configs.cut_config(config, block)
+    names = layer_names(base, config)
     raw_config = configs.cut_json(base.raw_config, config, block)
     shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
     parent = _parent(base.folder)

@@ -112,6 +112,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
                     raise _fault(source, "it became shorter while it was copied")
             hashed.append(hasher.submit(_hash, digest, out.fileno(), at, count))
             at += count
+        os.fsync(out)  # to the disk while the hashing catches up
         for job in hashed:
             job.result()
     return digest.hexdigest()
