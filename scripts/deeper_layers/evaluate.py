@@ -7,12 +7,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
 import lm_eval.api.task
+import lm_eval.tasks
 import lm_eval.utils
 import torch
 import torch.utils.collect_env
@@ -46,19 +48,42 @@ torch.utils.collect_env.get_pretty_env_info = functools.cache(torch.utils.collec
 def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
     """lm-eval's manager and the suite's tasks and groups, built once for all blocks.
 
-    Its own 14,000 task files are read (20 s) only when the suite's own folders lack a task. Raises
-    UserError for a name that nobody knows, and for a task whose data cannot be had.
+    Its own 14,000 task files are parsed (20 s) only when that cannot be avoided. Raises UserError for a
+    name that nobody knows, and for a task whose data cannot be had.
     """
-    folders = list(suite.include)
-    manager = TaskManager(include_path=folders, include_defaults=False)
-    if not set(suite.tasks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=folders)
+    for manager in _managers(suite):
+        if set(suite.tasks) <= set(manager.all_tasks):
+            try:
+                return manager, _load(manager, suite.tasks)
+            except (LookupError, TypeError):  # a group of tasks that are defined in other folders
+                continue
+    known = manager.all_tasks
+    name = next(name for name in suite.tasks if name not in known)
+    near = difflib.get_close_matches(name, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
+    raise UserError(f"lm-eval has no task {name!r}: {hint}")
+
+
+def _managers(suite: TaskSuite) -> Iterator[TaskManager]:
+    """lm-eval's manager of the suite's own folders; of these and the folders of lm-eval that define its
+    tasks; of all tasks."""
+    own = list(suite.include)
+    yield TaskManager(include_path=own, include_defaults=False)
+    yield TaskManager(include_path=[*_homes(suite.tasks), *own], include_defaults=False)
+    yield TaskManager(include_path=own)
+
+
+def _homes(names: Sequence[str]) -> list[Path]:
+    """The folders of lm-eval with a file that defines one of these tasks or groups, found as text."""
+    words = "|".join(map(re.escape, names))
+    defines = re.compile(rf"^(?:task|group):\s*[\"']?(?:{words})[\"']?\s*$", re.MULTILINE)
+    files = Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")
+    return sorted({file.parent for file in files if defines.search(file.read_text(errors="replace"))})
+
+
+def _load(manager: TaskManager, names: Sequence[str]) -> list[Task | Group]:
     items = {}
-    for name in suite.tasks:
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
-            raise UserError(f"lm-eval has no task {name!r}: {hint}")
+    for name in names:
         try:
             loaded = manager.load(name)
         except (ConnectionError, FileNotFoundError) as error:
@@ -69,7 +94,7 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
         for task in loaded["tasks"].values():
             _build_once(task)
         items |= {name: loaded["groups"][name]} if name in loaded["groups"] else loaded["tasks"]
-    return manager, list(items.values())
+    return list(items.values())
 
 
 def _build_once(task: Task) -> None:
