@@ -8,7 +8,7 @@ def evaluations(wildcards):
         for suite in study.suites:
             files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
             for recipe in study.recipes:
-                for block in study.healed(recipe, blocks_csv(model)):
+                for block in study.healed(recipe, model, blocks_csv(model)):
                     files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
     return files
 

@@ -38,6 +38,7 @@ def options():
     tasks.add_argument("--include", nargs="+", default=[], help="folders with tasks of our own")
     tasks.add_argument("--shots", type=int, help="examples before each question; none: as the task says")
     tasks.add_argument("--limit", type=int, help="the first documents of each task; none: all")
+    tasks.add_argument("--order", type=int, help="seed that shuffles the examples; none: the task's order")
     tasks.add_argument("--samples", action="store_true", help="keep the answer to every document")
     loss = p.add_argument_group("held-out loss")
     loss.add_argument("--loss", action="store_true", help="instead of tasks")
@@ -74,7 +75,8 @@ def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
     if arguments.loss:
         return LossSuite(arguments.tokens, arguments.sequences, arguments.length)
     include = tuple(map(Path, arguments.include))
-    return TaskSuite(tuple(arguments.tasks), include, arguments.shots, arguments.limit, arguments.samples)
+    settings = {name: getattr(arguments, name) for name in ("shots", "limit", "samples", "order")}
+    return TaskSuite(tuple(arguments.tasks), include, **settings)
 
 
 def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> dict:

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     names = {"nargs": "*", "default": [], "metavar": "NAME"}
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the study")
     p.add_argument("--models", nargs="+", required=True, metavar="NAME", help="models, as in that folder")
-    p.add_argument("--recipes", **names, help="healing recipes; NAME:2,4 or NAME::deepest if only some cuts")
+    p.add_argument("--recipes", **names, help="healing recipes; if only some cuts, NAME:2,4:deepest:MODEL")
     p.add_argument("--controls", **names, help="those of the recipes that also healed the full model")
     p.add_argument("--suites", **names, help="evaluations to gather")
     p.add_argument("--c4", **names, help="those of the evaluations that are the paper's loss, that of C4")

@@ -158,12 +158,26 @@ def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
     def healed(**restriction):
         config = changed()
         config["recipes"]["healed"].update(restriction)
-        return [str(b) for b in Study(config).healed("healed", path)]
+        return [str(b) for b in Study(config).healed("healed", "embedded", path)]
 
     assert healed(control=False) == ["drop_3-4", "drop_5-6", "drop_2-5"]  # the shared block once
     assert healed() == ["full", "drop_3-4", "drop_5-6", "drop_2-5"]
     assert healed(control=False, remove=[2]) == ["drop_3-4", "drop_5-6"]
     assert healed(control=False, strategies=["similarity"]) == ["drop_3-4", "drop_2-5"]
+    one = {"embedded": {"strategies": ["deepest"], "remove": [2]}}
+    assert healed(control=False, strategies=["similarity"], models=one) == ["drop_5-6"]
+
+
+def test_the_table_is_told_which_cuts_a_recipe_healed():
+    config = changed(study__models=["embedded", "other", "third"])
+    for model in ("other", "third"):
+        config["models"][model] = config["models"]["embedded"]
+    assert "--recipes healed --" in Study(config).table_options()
+    config["recipes"]["healed"] |= {"remove": [2, 4]}
+    assert "--recipes healed:2,4 --" in Study(config).table_options()
+    config["recipes"]["healed"]["models"] = {"other": {"strategies": ["deepest"]}}
+    told = "--recipes healed:2,4::embedded,third healed:2,4:deepest:other --"
+    assert told in Study(config).table_options()
 
 
 def test_a_model_may_have_its_own_values_of_a_recipe():

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from deeper_layers import table as tables
+from deeper_layers.blocks import Block, Choice
 from deeper_layers.errors import UserError
 from deeper_layers.scores import suite_levels, suite_scores
 
@@ -402,3 +403,19 @@ def test_published_values_stand_beside_ours_where_the_paper_has_them(results):
 def test_another_number_of_examples_is_not_compared_with_the_paper(results):
     table = published_study(results, shots=0)
     assert "mmlu_published" not in table and "loss_published" in table
+
+
+def test_a_recipe_may_heal_other_cuts_of_other_models():
+    choices = [Choice("similarity", Block(1, 2), 0.1), Choice("deepest", Block(2, 2), 0.2)]
+
+    def healed(model, *recipes):
+        return [
+            (choice.strategy, treatment)
+            for choice, treatment in tables.variants(model, choices, recipes, [])
+            if treatment != "pruned"
+        ]
+
+    told = ["healed::similarity:a", "healed:2::b", "healed:4::c"]
+    assert healed("a", *told) == [("similarity", "healed")]
+    assert healed("b", *told) == [("similarity", "healed"), ("deepest", "healed")]
+    assert healed("c", *told) == []

@@ -48,3 +48,21 @@ def test_what_is_not_defined_or_not_at_hand_is_one_clear_line():
     # A group of tasks from many folders; its data are not here.
     with pytest.raises(UserError, match="no data for task 'openllm' .*is there a network"):
         evaluate.load_tasks(TaskSuite(("openllm",)))
+
+
+def test_an_order_shows_the_same_examples_otherwise(tmp_path):
+    mirrors.mmlu(tmp_path, SUBJECTS)
+
+    def shown(order):
+        _, (task,) = evaluate.load_tasks(TaskSuite(("mmlu_anatomy",), shots=5, order=order))
+        task.set_config("num_fewshot", 5)
+        task.build_all_requests(limit=1)
+        *examples, question = task.instances[0].args[0].split("\n\n")[-6:]
+        return examples, question
+
+    (usual, question), (first, same), (second, _) = shown(None), shown(1), shown(2)
+    assert len(usual) == 5 and question == same
+    assert (
+        sorted(first) == sorted(second) == sorted(usual) and len({str(usual), str(first), str(second)}) == 3
+    )
+    assert shown(1)[0] == first

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -54,7 +55,7 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
     for manager in _managers(suite):
         if set(suite.tasks) <= set(manager.all_tasks):
             try:
-                return manager, _load(manager, suite.tasks)
+                return manager, _load(manager, suite)
             except (LookupError, TypeError):  # a group of tasks that are defined in other folders
                 continue
     known = manager.all_tasks
@@ -81,9 +82,9 @@ def _homes(names: Sequence[str]) -> list[Path]:
     return sorted({file.parent for file in files if defines.search(file.read_text(errors="replace"))})
 
 
-def _load(manager: TaskManager, names: Sequence[str]) -> list[Task | Group]:
+def _load(manager: TaskManager, suite: TaskSuite) -> list[Task | Group]:
     items = {}
-    for name in names:
+    for name in suite.tasks:
         try:
             loaded = manager.load(name)
         except (ConnectionError, FileNotFoundError) as error:
@@ -92,9 +93,19 @@ def _load(manager: TaskManager, names: Sequence[str]) -> list[Task | Group]:
                 f"no data for task {name!r} ({reason}): is there a network, or a copy in the cache?"
             ) from None
         for task in loaded["tasks"].values():
+            if suite.order is not None:
+                _shuffle_examples(task, suite.order)
             _build_once(task)
         items |= {name: loaded["groups"][name]} if name in loaded["groups"] else loaded["tasks"]
     return list(items.values())
+
+
+def _shuffle_examples(task: Task, seed: int) -> None:
+    """Show the examples of ``task`` in another order: MMLU's are the first ones of its dev split."""
+    if hasattr(task, "sampler"):
+        examples = list(task.sampler.df)
+        random.Random(seed).shuffle(examples)
+        task.sampler.replace_df(examples)
 
 
 def _build_once(task: Task) -> None:

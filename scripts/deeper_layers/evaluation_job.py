@@ -27,13 +27,15 @@ from .provenance import provenance
 class TaskSuite:
     """Questions for lm-eval: names of tasks, groups or tags; the folders with tasks of our own; examples
     before each question (None: what each task says); the first ``limit`` documents of each task (None:
-    all); whether the answer to every document is kept."""
+    all); whether the answer to every document is kept; a seed that shuffles the examples, for tasks that
+    show the first ones (None: the order of the task)."""
 
     tasks: tuple[str, ...]
     include: tuple[Path, ...] = ()
     shots: int | None = None
     limit: int | None = None
     samples: bool = False
+    order: int | None = None
 
     def facts(self) -> dict:
         """What determines the questions: our own task folders by content."""

@@ -173,9 +173,9 @@ class Study:
         """Distinct blocks of a blocks.csv, the full model first."""
         return sorted({c.block for c in self.choices(path)} | {FULL}, key=lambda b: (b.n, b.first))
 
-    def healed(self, recipe: str, path: str | Path) -> list[Block]:
-        """The blocks of a blocks.csv that a recipe heals: all, or those it restricts itself to."""
-        settings = self.config["recipes"][recipe]
+    def healed(self, recipe: str, model: str, path: str | Path) -> list[Block]:
+        """The blocks of a model's blocks.csv that a recipe heals: all, or those it restricts itself to."""
+        settings = self.recipe(recipe, model)
         ns, strategies = settings.get("remove"), settings.get("strategies", self.strategies)
         blocks = {
             c.block for c in self.choices(path) if c.strategy in strategies and (ns is None or c.n in ns)
@@ -266,18 +266,23 @@ class Study:
         return options(
             {
                 "models": self.models,
-                "recipes": [self._restricted(r) for r in self.recipes],
+                "recipes": [text for r in self.recipes for text in self._restricted(r)],
                 "controls": controls,
                 "suites": self.suites,
                 "c4": [s for s in self.suites if self.is_loss(s) and self._is_c4(s)],
             }
         )
 
-    def _restricted(self, recipe: str) -> str:
-        """A recipe with the cuts that it heals: NAME, NAME:2,4, NAME::deepest (table.Recipe)."""
-        settings = self.config["recipes"][recipe]
-        parts = [",".join(map(str, settings.get(key, []))) for key in ("remove", "strategies")]
-        return ":".join([recipe, *parts]).rstrip(":")
+    def _restricted(self, recipe: str) -> list[str]:
+        """A recipe with the cuts that it heals, as table.Recipe reads them; several if models differ."""
+        models: dict[str, list[str]] = {}
+        for model in self.models:
+            settings = self.recipe(recipe, model)
+            parts = [",".join(map(str, settings.get(key, []))) for key in ("remove", "strategies")]
+            models.setdefault(":".join([recipe, *parts]), []).append(model)
+        if len(models) == 1:
+            return [text.rstrip(":") for text in models]
+        return [f"{text}:{','.join(names)}" for text, names in models.items()]
 
     def _is_c4(self, suite: str) -> bool:
         """Whether the loss of a suite is what the paper calls the C4 validation loss."""
@@ -389,10 +394,13 @@ class Study:
         self._check_published()
         for recipe in self.recipes:
             for model in self.models:
-                self._check_text(f"recipes.{recipe}", self.recipe(recipe, model))
-            for strategy in config["recipes"][recipe].get("strategies", []):
-                if strategy not in self.strategies:
-                    raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
+                settings = self.recipe(recipe, model)
+                self._check_text(f"recipes.{recipe}", settings)
+                for strategy in settings.get("strategies", []):
+                    if strategy not in self.strategies:
+                        raise UserError(
+                            f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies"
+                        )
         for suite in self.suites:
             settings = config["suites"][suite]
             if ("loss" in settings) == bool(settings.get("tasks")):

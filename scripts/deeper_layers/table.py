@@ -61,7 +61,7 @@ def build(
         paper = Published(manifest["source"]["id"])
         full = {suite: read(folder / result_path(PRUNED, FULL, suite)) for suite in suites}
         names = {suite: published_names(result, suite in c4) for suite, result in full.items()}
-        for choice, treatment in variants(choices, recipes, controls):
+        for choice, treatment in variants(model, choices, recipes, controls):
             rows.append(describe(model, choice, treatment, manifest))
             paths = {suite: folder / result_path(treatment, choice.block, suite) for suite in suites}
             scores.append({suite: suite_scores(read(path)) for suite, path in paths.items()})
@@ -87,41 +87,46 @@ def build(
 
 @dataclass(frozen=True)
 class Recipe:
-    """A healing recipe and the cuts that it healed; None stands for all."""
+    """A healing recipe and the cuts that it healed, of which models; None stands for all."""
 
     name: str
     ns: frozenset[int] | None = None
     strategies: frozenset[str] | None = None
+    models: frozenset[str] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
-        """``NAME``, ``NAME:N,N,...`` or ``NAME:N,N,...:STRATEGY,STRATEGY,...``; an empty part means all."""
-        name, ns, strategies = (text + "::").split(":")[:3]
+        """``NAME:N,N,...:STRATEGY,...:MODEL,...``; a part that is empty or left out means all."""
+        name, ns, strategies, models = (text + ":::").split(":")[:4]
         try:
             return cls(
                 name,
                 frozenset(map(int, ns.split(","))) if ns else None,
                 frozenset(strategies.split(",")) if strategies else None,
+                frozenset(models.split(",")) if models else None,
             )
         except ValueError:
             raise UserError(f"{text!r} is no recipe: write NAME, or NAME:2,4 for the n it healed") from None
 
-    def healed(self, choices: Iterable[Choice]) -> set[Block]:
-        """The blocks that this recipe healed, n = 0 apart."""
+    def healed(self, model: str, choices: Iterable[Choice]) -> set[Block]:
+        """The blocks of a model that this recipe healed, n = 0 apart."""
         return {
             choice.block
             for choice in choices
             if choice.n
+            and (self.models is None or model in self.models)
             and (self.ns is None or choice.n in self.ns)
             and (self.strategies is None or choice.strategy in self.strategies)
         }
 
 
 def variants(
-    choices: Sequence[Choice], recipes: Sequence[str], controls: Sequence[str]
+    model: str, choices: Sequence[Choice], recipes: Sequence[str], controls: Sequence[str]
 ) -> Iterator[tuple[Choice, str]]:
-    """Every (choice, treatment) that the table has a row for."""
-    healed = {recipe.name: recipe.healed(choices) for recipe in map(Recipe.parse, recipes)}
+    """Every (choice, treatment) of a model that the table has a row for."""
+    healed: dict[str, set[Block]] = {}
+    for recipe in map(Recipe.parse, recipes):
+        healed.setdefault(recipe.name, set()).update(recipe.healed(model, choices))
     for name in controls:
         if name not in healed:
             raise UserError(f"--controls: {name!r} is not among --recipes")
