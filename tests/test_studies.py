@@ -1,0 +1,234 @@
+"""The studies that come with the project: valid, and the paper's with the paper's settings."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import ROOT
+from snakemake.utils import update_config, validate
+
+from deeper_layers.blocks import FULL, Block, Choice, write_choices
+from deeper_layers.errors import UserError
+from deeper_layers.hub_cache import cached_file
+from deeper_layers.study import Study, check_schema
+
+SCHEMA = ROOT / "resources/config.schema.yaml"
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+LAYERS = {  # from the models' own config.json
+    "llama-2-7b": 32,
+    "llama-2-13b": 40,
+    "llama-2-70b": 80,
+    "qwen-7b": 32,
+    "qwen-14b": 40,
+    "mistral-7b": 32,
+    "phi-2": 32,
+    "llama-3.1-8b": 32,
+    "llama-3.2-1b": 16,
+    "qwen3-1.7b": 28,
+    "qwen3-8b": 36,
+    "olmo-2-7b": 32,
+    "gemma-3-1b": 26,
+    "mistral-7b-v0.3": 32,
+    "smollm3-3b": 36,
+}
+
+# Appendix A.1 of the paper: model id, layers, maximum length, learning rate, LoRA rank, LoRA targets.
+LLAMA, QWEN, PHI = ["gate_proj", "up_proj", "down_proj"], ["w2", "w1", "mlp.c_proj"], ["fc1", "fc2"]
+APPENDIX = {
+    "llama-2-7b": ("meta-llama/Llama-2-7b-hf", 2048, 3e-4, 2, LLAMA),
+    "llama-2-13b": ("meta-llama/Llama-2-13b-hf", 4096, 3e-4, 64, LLAMA),
+    "llama-2-70b": ("meta-llama/Llama-2-70b-hf", 4096, 3e-5, 8, LLAMA),
+    "qwen-7b": ("Qwen/Qwen-7B", 2048, 3e-4, 64, QWEN),
+    "qwen-14b": ("Qwen/Qwen-14B", 4096, 3e-4, 64, QWEN),
+    "mistral-7b": ("mistralai/Mistral-7B-v0.1", 2048, 3e-6, 4, LLAMA),
+    "phi-2": ("microsoft/phi-2", 2048, 2e-4, 64, PHI),
+}
+
+
+def merged(path) -> dict:
+    """The default configuration with a study laid over it, as Snakemake does it, before the defaults."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(path.read_text()))
+    return config
+
+
+def cache(folder, config: dict) -> None:
+    """Put a config.json of the right depth for each hub model of a configuration where the cache has it."""
+    for name, model in config["models"].items():
+        if model["source"] == "pretrain":
+            continue
+        repository = folder / f"models--{model['source'].replace('/', '--')}"
+        commit = model["revision"] or "0" * 40
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        kind = "qwen" if model.get("convert") else "llama"
+        settings = {"num_hidden_layers": LAYERS[name], "model_type": kind}
+        (repository / "snapshots" / commit / "config.json").write_text(json.dumps(settings))
+        (repository / "refs").mkdir()
+        (repository / "refs/main").write_text(commit)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Study of a file of studies/, its models' configurations in the cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+
+    def read(name: str) -> Study:
+        config = merged(ROOT / f"studies/{name}.yaml")
+        cache(tmp_path, config)
+        check_schema(config, yaml.safe_load(SCHEMA.read_text()))
+        validate(config, str(SCHEMA))
+        return Study(config)
+
+    return read
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_is_valid_and_pins_what_it_can(path, study):
+    found = study(path.stem)
+    assert found.unseen == [] and found.out == f"results/{path.stem}"
+    own = yaml.safe_load(path.read_text())
+    assert set(found.models) == set(own["models"])  # nothing of the embedded study is left in it
+    for model, settings in own["models"].items():
+        assert found.n_layers(model) == LAYERS[model]
+        assert settings["revision"] is None or len(settings["revision"]) == 40
+        assert not found.trust(model)["trust_remote_code"]
+    stages = [found.config["distances"]["text"]]
+    stages += [found.recipe(recipe, model)["text"] for recipe in found.recipes for model in found.models]
+    assert set(stages) == {"c4"}
+    assert len(own["texts"]["c4"]["revision"]) == 40
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_no_setting_of_the_embedded_recipe_or_suites_shows_through(path):
+    """Mappings are merged deeply: what a study does not name would keep config.yaml's small values."""
+    base, own = yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(path.read_text())
+    for kind in ("recipes", "suites"):
+        for name in set(base[kind]) & set(own[kind]):
+            assert set(base[kind][name]) <= set(own[kind][name]), (kind, name)
+    assert set(base["distances"]) <= set(own["distances"])
+    assert set(base["suites"]["loss"]["loss"]) <= set(own["suites"]["loss"]["loss"])
+
+
+def test_the_papers_study_has_the_settings_of_its_appendix(study):
+    paper = study("paper")
+    assert set(paper.models) == set(APPENDIX) and paper.remove("phi-2") == []  # every n
+    for model, (source, length, rate, rank, targets) in APPENDIX.items():
+        recipe = paper.recipe("healed", model)
+        if targets == QWEN:  # the names that these have as Qwen2
+            assert paper.converted("qwen") == ["qwen-7b", "qwen-14b"]
+            targets = LLAMA
+        assert paper.source(model)["id"] == source
+        assert (recipe["length"], recipe["learning_rate"], recipe["rank"]) == (length, rate, rank)
+        assert recipe["targets"] == targets and recipe["alpha"] is None
+        assert (recipe["steps"], recipe["batch"], recipe["warmup"]) == (5000, 16, 100)
+        assert (recipe["dropout"], recipe["schedule"], recipe["precision"]) == (0.05, "cosine", "nf4")
+        assert not recipe["packing"] and recipe["split"] == "train"
+    texts, distances = paper.config["texts"]["c4"], paper.config["distances"]
+    assert (texts["source"], texts["name"]) == ("allenai/c4", "en")
+    assert texts["train"] == 5000 * 16 and distances["samples"] == texts["calibration"] == 10_000
+    assert distances["split"] == "calibration"
+    calibration, validation = (paper.sample_options("c4", s) for s in ("calibration", "validation"))
+    assert "--split validation" in calibration and "--split validation" in validation
+    assert "--part 0 --parts 2" in calibration and "--part 1 --parts 2" in validation
+    suites = paper.config["suites"]
+    assert suites["loss"]["loss"]["sequences"] == 60_000
+    assert {name: suites[name]["shots"] for name in ("mmlu", "boolq")} == {"mmlu": 5, "boolq": 0}
+    assert {"hellaswag", "gsm8k"} < set(paper.suites) and paper.study_figures[0] == "published"
+
+
+def test_the_ablations_change_one_thing_each(study):
+    found = study("ablations")
+    base = found.recipe("healed", "llama-2-7b")
+    assert base["rank"] == APPENDIX["llama-2-7b"][3] and base["learning_rate"] == APPENDIX["llama-2-7b"][2]
+    for name in found.recipes[1:]:
+        recipe = found.recipe(name, "llama-2-7b")
+        changes = {key for key in recipe if recipe[key] != base[key]}
+        assert changes == {name.split("_")[0]} and recipe[changes.pop()] == int(name.split("_")[1])
+    for suite in found.suites[1:-1]:
+        settings = found.config["suites"][suite]
+        assert settings["tasks"] == ["mmlu"]
+        number = int(next(part for part in suite.split("_") if part.isdigit()))
+        assert (settings["shots"] if "shot" in suite else settings["order"]) == number
+
+
+def dry_run(folder, name, *arguments, **variables):
+    (folder / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
+    command += ["--dry-run", "--configfile", str(ROOT / f"studies/{name}.yaml"), *arguments]
+    started = time.monotonic()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
+    run = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+    return run.returncode, run.stdout + run.stderr, time.monotonic() - started
+
+
+def test_the_papers_graph_is_built_offline_from_cached_configurations(tmp_path):
+    config = merged(ROOT / "studies/paper.yaml")
+    cache(tmp_path / "cache", config)
+    status, output, seconds = dry_run(tmp_path, "paper", HF_HUB_CACHE=str(tmp_path / "cache"))
+    assert status == 0, output
+    assert seconds < 30
+    expected = {"download": 7, "adopt": 5, "convert_qwen": 2, "sample": 1, "tokenise": 7, "distances": 7}
+    assert expected.items() <= counts(output).items() and counts(output)["blocks"] == 7
+    assert not (tmp_path / "results").exists()
+
+
+def counts(output: str) -> dict[str, int]:
+    """Rule -> number of jobs, from the last statistics that Snakemake printed."""
+    lines = output.split("-------\n")[-1].split("\n\n")[0].splitlines()
+    return {rule: int(count) for rule, count in map(str.split, lines)}
+
+
+def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path):
+    """As if all distances had been measured: every model's l*(n) is n apart from the deepest block's."""
+    config = merged(ROOT / "studies/paper.yaml")
+    cache(tmp_path / "cache", config)
+    healed = 0
+    for model in config["study"]["models"]:
+        n_layers, folder = LAYERS[model], tmp_path / "results/paper" / model
+        for name in ("download.json", "checkpoints/full/manifest.json", "distances.csv", "distances.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("here")
+            os.utime(folder / name, (1e9, 1e9))
+        choices = [Choice(strategy, FULL, 0.0) for strategy in ("similarity", "deepest")]
+        for n in range(1, n_layers):
+            deepest = n_layers - 1 - n
+            choices += [Choice("similarity", Block(max(0, deepest - 5), n), 0.1)]
+            choices += [Choice("deepest", Block(deepest, n), 0.2)]
+            # Both strategies of Llama-2-70B are healed, a block that they share once.
+            healed += 2 if model == "llama-2-70b" and deepest > 0 else 1
+        write_choices(folder / "blocks.csv", choices)
+    status, output, seconds = dry_run(
+        tmp_path, "paper", "--rerun-triggers", "mtime", HF_HUB_CACHE=str(tmp_path / "cache")
+    )
+    assert status == 0, output
+    found = counts(output)
+    assert found["heal"] == healed and found["cut"] == healed and found["evaluate_healed"] == 5 * healed
+    assert found["evaluate_pruned"] == 7 * 5 and found["total"] > 2000 and seconds < 30
+
+
+def test_what_is_not_in_the_cache_is_said_in_one_line(tmp_path):
+    config = merged(ROOT / "studies/paper.yaml")
+    del config["models"]["phi-2"]
+    cache(tmp_path / "cache", config)
+    status, output, _ = dry_run(tmp_path, "paper", HF_HUB_CACHE=str(tmp_path / "cache"))
+    (said,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert status != 0 and "HF_HUB_OFFLINE is set: microsoft/phi-2; unset it, or run `hf download ID`" in said
+    status, output, _ = dry_run(tmp_path, "paper", HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="0")
+    assert (
+        status == 0
+        and "Not in the Hugging Face cache yet, number of layers unknown: microsoft/phi-2" in output
+    )
+
+
+def test_a_study_that_asks_for_too_many_layers_is_told_so(study):
+    modern = study("modern")
+    config = copy.deepcopy(modern.config)
+    config["study"]["remove"] = [15, 16]
+    with pytest.raises(UserError, match="n = 16 leaves nothing of llama-3.2-1b, which has 16 layers"):
+        Study(config)
+    assert cached_file("meta-llama/Llama-3.2-1B", None, "config.json")
