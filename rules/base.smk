@@ -14,6 +14,8 @@ rule pretrain:
     conda:
         "../envs/models.yaml"
     threads: 2
+    resources:
+        **needs(pretraining_work),
     params:
         options=lambda wildcards: study.pretraining_options(wildcards.model),
         code=code("pretrain"),
@@ -61,6 +63,8 @@ rule adopt:
         model=names(study.converted(None)),
     conda:
         "../envs/models.yaml"
+    resources:
+        **LIGHT,
     params:
         options=lambda wildcards: study.source_options(wildcards.model),
         fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
@@ -83,6 +87,8 @@ rule convert_qwen:
         model=names(study.converted("qwen")),
     conda:
         "../envs/models.yaml"
+    resources:
+        **LIGHT,
     params:
         options=lambda wildcards: study.source_options(wildcards.model),
         fingerprint=lambda wildcards: study.fingerprint(wildcards.model),

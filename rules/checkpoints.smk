@@ -12,6 +12,8 @@ rule cut:
         block=r"drop_\d+-\d+",
     conda:
         "../envs/models.yaml"
+    resources:
+        **LIGHT,
     params:
         options=lambda wildcards: study.trust_options(wildcards.model),
         code=code("cut"),

@@ -10,6 +10,7 @@ HERE = Path(workflow.basedir)
 SCRIPTS = HERE / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from deeper_layers import work
 from deeper_layers.blocks import FULL
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
@@ -55,10 +56,38 @@ def blocks_csv(model):
     return checkpoints.blocks.get(model=model).output[0]
 
 
-def threads_of(wildcards):
-    """Small models on a CPU are fastest with one thread; beside a GPU, some serve the data."""
-    return 8 if study.gpus(wildcards.model) else 1
+def pretraining_work(wildcards):
+    return work.pretraining(study, wildcards.model)
 
 
-def gpus(wildcards):
-    return study.gpus(wildcards.model)
+def distances_work(wildcards):
+    return work.distances(study, wildcards.model)
+
+
+def healing_work(wildcards):
+    return work.healing(study, wildcards.model, wildcards.recipe)
+
+
+def family_work(wildcards):
+    return work.family(study, wildcards.model, wildcards.suite)
+
+
+def evaluation_work(wildcards):
+    return work.evaluation(study, wildcards.model, wildcards.suite)
+
+
+def needs(work_of):
+    """Resources of a rule whose jobs do ``work_of(wildcards)``; more with each attempt."""
+    return {
+        "gpu": lambda wildcards: work_of(wildcards).gpus,
+        "gpu_mem_mb": lambda wildcards, attempt: work_of(wildcards).gpu_mem_mb(attempt),
+        "mem_mb": lambda wildcards, attempt: work_of(wildcards).mem_mb(attempt),
+        "runtime": lambda wildcards, attempt: work_of(wildcards).runtime(attempt),
+    }
+
+
+# For what handles files and text, whatever the model.
+LIGHT = {
+    "mem_mb": lambda wildcards, attempt: 4000 * attempt,
+    "runtime": lambda wildcards, attempt: 60 * attempt,
+}

@@ -12,9 +12,9 @@ rule distances:
         f"{OUT}/logs/{{model}}/distances.log",
     conda:
         "../envs/models.yaml"
-    threads: threads_of
+    threads: lambda wildcards: distances_work(wildcards).threads
     resources:
-        gpu=gpus,
+        **needs(distances_work),
     params:
         options=lambda wildcards: study.distance_options(wildcards.model),
         code=code("distances"),

@@ -22,9 +22,9 @@ rule evaluate_pruned:
         f"{OUT}/logs/{{model}}/pruned/{{suite}}.log",
     conda:
         "../envs/models.yaml"
-    threads: threads_of
+    threads: lambda wildcards: family_work(wildcards).threads
     resources:
-        gpu=gpus,
+        **needs(family_work),
     params:
         blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
         options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
@@ -49,9 +49,9 @@ rule evaluate_healed:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}-{{suite}}.log",
     conda:
         "../envs/models.yaml"
-    threads: threads_of
+    threads: lambda wildcards: evaluation_work(wildcards).threads
     resources:
-        gpu=gpus,
+        **needs(evaluation_work),
     params:
         options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
         code=code("evaluate"),

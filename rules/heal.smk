@@ -14,9 +14,9 @@ rule heal:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}.log",
     conda:
         "../envs/models.yaml"
-    threads: threads_of
+    threads: lambda wildcards: healing_work(wildcards).threads
     resources:
-        gpu=gpus,
+        **needs(healing_work),
     params:
         options=lambda wildcards: study.healing_options(
             wildcards.recipe, wildcards.model

@@ -20,6 +20,8 @@ rule world:
         text=names(study.texts_from(world=True)),
     conda:
         "../envs/models.yaml"
+    resources:
+        **LIGHT,
     params:
         options=lambda wildcards: study.world_options(wildcards.text),
         code=code("world"),
@@ -62,6 +64,8 @@ rule tokenise:
         f"{OUT}/logs/{{model}}/tokens/{{text}}-{{split}}.log",
     conda:
         "../envs/models.yaml"
+    resources:
+        **LIGHT,
     params:
         options=lambda wildcards: study.trust_options(wildcards.model),
         code=code("tokenise"),

@@ -55,7 +55,7 @@ def lock(path: str | Path, wait: bool = True) -> IO | None:
     it ends. If another process holds it: wait, or return None. Where the file system has no locks, no one
     is kept out."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a")  # noqa: SIM115: open is what holds the lock
+    file = open(path, "a")  # noqa: SIM115 (open, it holds the lock)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
