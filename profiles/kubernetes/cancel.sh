@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Deletes Kubernetes Jobs and their pods: cancel.sh job.batch/NAME ...
+kubectl delete --wait=false "$@"
