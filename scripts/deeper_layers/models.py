@@ -21,12 +21,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def use_threads(threads: int | None) -> None:
-    """Let torch compute with ``threads`` threads. Tiny models are fastest, and the same, with one."""
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def quantisation():
     """NF4 as the authors evaluate: double quantisation, bf16 compute (fp32 on a CPU, where bf16 is slow)."""
     return transformers.BitsAndBytesConfig(
@@ -64,4 +58,13 @@ def load_model(
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
-    return model.eval()
+    return _portable_nf4(model).eval()
+
+
+def _portable_nf4(model: PreTrainedModel) -> PreTrainedModel:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16: the repacked layout rounds
+    to bf16, fails for widths that are no multiple of 64, and cannot be trained on. Other CPUs never do."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
