@@ -22,7 +22,7 @@ rule pretrain:
     message:
         "Training the base model {wildcards.model}"
     shell:
-        "python {SCRIPTS}/pretrain.py {params.options} --threads {threads} "
+        "python $SCRIPTS/pretrain.py {params.options} --threads {threads} "
         "--text {input} --out $(dirname {output[0]}) --log {log}"
 
 
@@ -42,7 +42,7 @@ rule download:
     message:
         "Fetching {wildcards.model} into the Hugging Face cache"
     shell:
-        "python {SCRIPTS}/download.py {params.options} --out {output} --log {log}"
+        "python $SCRIPTS/download.py {params.options} --out {output} --log {log}"
 
 
 def source_files(wildcards):
@@ -72,7 +72,7 @@ rule adopt:
     message:
         "Linking the base model {wildcards.model}"
     shell:
-        "python {SCRIPTS}/adopt.py {params.options} --model {wildcards.model} "
+        "python $SCRIPTS/adopt.py {params.options} --model {wildcards.model} "
         "--out $(dirname {output}) --log {log}"
 
 
@@ -96,5 +96,5 @@ rule convert_qwen:
     message:
         "Converting {wildcards.model} to the layout of Qwen2"
     shell:
-        "python {SCRIPTS}/convert_qwen.py {params.options} --model {wildcards.model} "
+        "python $SCRIPTS/convert_qwen.py {params.options} --model {wildcards.model} "
         "--out $(dirname {output}) --log {log}"

@@ -20,5 +20,5 @@ rule cut:
     message:
         "Cutting {wildcards.block} from {wildcards.model}"
     shell:
-        "python {SCRIPTS}/cut.py {params.options} --checkpoint $(dirname {input}) --block {wildcards.block} "
+        "python $SCRIPTS/cut.py {params.options} --checkpoint $(dirname {input}) --block {wildcards.block} "
         "--out $(dirname {output}) --verify --log {log}"

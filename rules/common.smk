@@ -7,8 +7,9 @@ import yaml
 from snakemake.utils import validate
 
 HERE = Path(workflow.basedir)
-SCRIPTS = HERE / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(HERE / "scripts"))
+# In the shell, not in the rules' text, which must be the same wherever the workflow lies.
+shell.prefix(f"set -euo pipefail; SCRIPTS='{HERE}/scripts'; ")
 
 from deeper_layers import work
 from deeper_layers.blocks import FULL

@@ -32,7 +32,7 @@ rule evaluate_pruned:
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
-        "python {SCRIPTS}/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "python $SCRIPTS/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
         "--checkpoint $(dirname {input.checkpoint}) --blocks {params.blocks} "
         "--code {params.code} --out $(dirname {output}) --log {log}"
 
@@ -58,7 +58,7 @@ rule evaluate_healed:
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
-        "python {SCRIPTS}/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "python $SCRIPTS/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
         "--checkpoint $(dirname {input.checkpoint}) --adapter $(dirname {input.adapter}) "
         "--treatment {wildcards.recipe} "
         "--code {params.code} --out {output} --log {log}"

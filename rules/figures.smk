@@ -19,8 +19,8 @@ rule figure_distances:
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python {SCRIPTS}/figure.py {wildcards.figure} --distances {input} "
-        "--formats {KINDS} --out {OUT}/figures/{wildcards.model}/{wildcards.figure} --log {log}"
+        "python $SCRIPTS/figure.py {wildcards.figure} --distances {input} "
+        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
 
 
 rule figure_model:
@@ -41,9 +41,9 @@ rule figure_model:
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python {SCRIPTS}/figure.py {wildcards.figure} --models {wildcards.model} "
+        "python $SCRIPTS/figure.py {wildcards.figure} --models {wildcards.model} "
         "--table {input.table} --levels {input.levels} "
-        "--formats {KINDS} --out {OUT}/figures/{wildcards.model}/{wildcards.figure} --log {log}"
+        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
 
 
 rule figure_study:
@@ -64,9 +64,9 @@ rule figure_study:
     message:
         "Drawing {wildcards.figure} of all models"
     shell:
-        "python {SCRIPTS}/figure.py {wildcards.figure} "
+        "python $SCRIPTS/figure.py {wildcards.figure} "
         "--table {input.table} --levels {input.levels} "
-        "--formats {KINDS} --out {OUT}/figures/{wildcards.figure} --log {log}"
+        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
 
 
 rule figures:

@@ -27,6 +27,6 @@ rule heal:
     message:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
     shell:
-        "python {SCRIPTS}/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "python $SCRIPTS/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
         "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} "
         "--out $(dirname {output.summary}) --state {params.state} --log {log}"

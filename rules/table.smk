@@ -34,5 +34,5 @@ rule table:
     message:
         "Writing the table"
     shell:
-        "python {SCRIPTS}/table.py {params.options} --results {OUT} "
+        "python $SCRIPTS/table.py {params.options} --results $(dirname {output.levels}) "
         "--out {output.tables} --levels {output.levels} --log {log}"

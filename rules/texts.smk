@@ -28,7 +28,7 @@ rule world:
     message:
         "Writing the world {wildcards.text}: documents and questions"
     shell:
-        "python {SCRIPTS}/world.py {params.options} --out {OUT}/texts/{wildcards.text} --log {log}"
+        "python $SCRIPTS/world.py {params.options} --out $(dirname {output[0]}) --log {log}"
 
 
 rule sample:
@@ -49,7 +49,7 @@ rule sample:
     message:
         "Sampling documents of {wildcards.text}, {wildcards.split}"
     shell:
-        "python {SCRIPTS}/sample.py {params.options} --out {output[0]} --log {log}"
+        "python $SCRIPTS/sample.py {params.options} --out {output[0]} --log {log}"
 
 
 rule tokenise:
@@ -72,5 +72,5 @@ rule tokenise:
     message:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
     shell:
-        "python {SCRIPTS}/tokenise.py {params.options} --checkpoint $(dirname {input.checkpoint}) "
+        "python $SCRIPTS/tokenise.py {params.options} --checkpoint $(dirname {input.checkpoint}) "
         "--text {input.text} --out {output[0]} --log {log}"
