@@ -37,12 +37,12 @@ class Recipe:
     width: int = 96
     heads: int = 3
     ffn: int = 256
-    steps: int = 300
+    steps: int = 350
     batch: int = 16
     length: int = 128
     seed: int = 0
     muon: float = 0.03
-    decay: float = 0.2
+    decay: float = 0.3
     adamw: float = 3e-3
     warmup: int = 20
     cooldown: float = 0.4
