@@ -6,9 +6,9 @@ rule pretrain:
     input:
         lambda wildcards: f"{OUT}/texts/{study.pretraining(wildcards.model)['text']}/train.jsonl",
     output:
-        f"{OUT}/{{model}}/pretrained/model.safetensors",
-        f"{OUT}/{{model}}/pretrained/config.json",
-        f"{OUT}/{{model}}/pretrained/training.csv",
+        weights=f"{OUT}/{{model}}/pretrained/model.safetensors",
+        config=f"{OUT}/{{model}}/pretrained/config.json",
+        training=f"{OUT}/{{model}}/pretrained/training.csv",
     log:
         f"{OUT}/logs/{{model}}/pretrain.log",
     conda:
@@ -23,7 +23,7 @@ rule pretrain:
         "Training the base model {wildcards.model}"
     shell:
         "python $SCRIPTS/pretrain.py {params.options} --threads {threads} "
-        "--text {input} --out $(dirname {output[0]}) --log {log}"
+        "--text {input} --out $(dirname {output.config}) --log {log}"
 
 
 rule download:
@@ -43,13 +43,6 @@ rule download:
         "Fetching {wildcards.model} into the Hugging Face cache"
     shell:
         "python $SCRIPTS/download.py {params.options} --out {output} --log {log}"
-
-
-def source_files(wildcards):
-    kind = study.source(wildcards.model)["kind"]
-    return {"pretrain": rules.pretrain.output[:2], "hub": rules.download.output}.get(
-        kind, []
-    )
 
 
 rule adopt:
@@ -72,7 +65,7 @@ rule adopt:
     message:
         "Linking the base model {wildcards.model}"
     shell:
-        "python $SCRIPTS/adopt.py {params.options} --model {wildcards.model} "
+        "python $SCRIPTS/adopt.py {params.options} --verify --model {wildcards.model} "
         "--out $(dirname {output}) --log {log}"
 
 

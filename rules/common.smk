@@ -57,6 +57,34 @@ def blocks_csv(model):
     return checkpoints.blocks.get(model=model).output[0]
 
 
+def source_files(wildcards):
+    """What the base model is made from, if the workflow makes that too."""
+    kind = study.source(wildcards.model)["kind"]
+    files = {"pretrain": ["pretrained/model.safetensors", "pretrained/config.json"]}
+    files["hub"] = ["download.json"]
+    return [f"{OUT}/{wildcards.model}/{name}" for name in files.get(kind, [])]
+
+
+def suite_files(wildcards):
+    return study.suite_files(wildcards.suite, wildcards.model)
+
+
+def pruned_blocks(wildcards):
+    return study.blocks(blocks_csv(wildcards.model))
+
+
+def evaluations(wildcards):
+    """Every evaluation of the study. Each model's blocks decide which healed cuts there are."""
+    files = []
+    for model in study.models:
+        for suite in study.suites:
+            files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
+            for recipe in study.recipes:
+                for block in study.healed(recipe, model, blocks_csv(model)):
+                    files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
+    return files
+
+
 def pretraining_work(wildcards):
     return work.pretraining(study, wildcards.model)
 

@@ -6,8 +6,8 @@ rule distances:
         checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
         tokens=lambda wildcards: study.tokens(wildcards.model, config["distances"]),
     output:
-        f"{OUT}/{{model}}/distances.csv",
-        f"{OUT}/{{model}}/distances.json",
+        distances=f"{OUT}/{{model}}/distances.csv",
+        summary=f"{OUT}/{{model}}/distances.json",
     log:
         f"{OUT}/logs/{{model}}/distances.log",
     conda:
@@ -22,4 +22,4 @@ rule distances:
         "Measuring the distances of {wildcards.model}"
     shell:
         "python $SCRIPTS/distances.py {params.options} --threads {threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} --out {output[0]} --log {log}"
+        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} --out {output.distances} --log {log}"

@@ -2,14 +2,6 @@
 # layers before their cuts; each healed cut is a job.
 
 
-def suite_files(wildcards):
-    return study.suite_files(wildcards.suite, wildcards.model)
-
-
-def pruned_blocks(wildcards):
-    return study.blocks(blocks_csv(wildcards.model))
-
-
 rule evaluate_pruned:
     input:
         checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",

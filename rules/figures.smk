@@ -6,7 +6,9 @@ rule figure_distances:
     input:
         f"{OUT}/{{model}}/distances.csv",
     output:
-        multiext(f"{OUT}/figures/{{model}}/{{figure}}", *(f".{kind}" for kind in KINDS)),
+        multiext(
+            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        ),
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -20,7 +22,7 @@ rule figure_distances:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
         "python $SCRIPTS/figure.py {wildcards.figure} --distances {input} "
-        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
+        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
 
 
 rule figure_model:
@@ -28,7 +30,9 @@ rule figure_model:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        multiext(f"{OUT}/figures/{{model}}/{{figure}}", *(f".{kind}" for kind in KINDS)),
+        multiext(
+            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        ),
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -43,7 +47,7 @@ rule figure_model:
     shell:
         "python $SCRIPTS/figure.py {wildcards.figure} --models {wildcards.model} "
         "--table {input.table} --levels {input.levels} "
-        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
+        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
 
 
 rule figure_study:
@@ -51,7 +55,7 @@ rule figure_study:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        multiext(f"{OUT}/figures/{{figure}}", *(f".{kind}" for kind in KINDS)),
+        multiext(f"{OUT}/figures/{{figure}}", svg=".svg", pdf=".pdf", png=".png"),
     log:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
@@ -66,7 +70,7 @@ rule figure_study:
     shell:
         "python $SCRIPTS/figure.py {wildcards.figure} "
         "--table {input.table} --levels {input.levels} "
-        "--formats svg pdf png --out $(dirname {output[0]})/{wildcards.figure} --log {log}"
+        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
 
 
 rule figures:

@@ -1,18 +1,6 @@
 # The results table: one row per (model, strategy, n, treatment), from every evaluation.
 
 
-def evaluations(wildcards):
-    """Every evaluation of the study. Each model's blocks decide which healed cuts there are."""
-    files = []
-    for model in study.models:
-        for suite in study.suites:
-            files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
-            for recipe in study.recipes:
-                for block in study.healed(recipe, model, blocks_csv(model)):
-                    files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
-    return files
-
-
 rule table:
     input:
         blocks=expand("{out}/{model}/blocks.csv", out=OUT, model=study.models),

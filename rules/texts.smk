@@ -3,12 +3,10 @@
 
 rule world:
     output:
-        expand(
-            "{out}/texts/{{text}}/{split}.jsonl",
-            out=OUT,
-            split=["train", "calibration", "validation"],
-        ),
-        expand(
+        train=f"{OUT}/texts/{{text}}/train.jsonl",
+        calibration=f"{OUT}/texts/{{text}}/calibration.jsonl",
+        validation=f"{OUT}/texts/{{text}}/validation.jsonl",
+        tasks=expand(
             "{out}/texts/{{text}}/tasks/{task}.{kind}",
             out=OUT,
             task=["knowledge", "reasoning", "yesno"],
@@ -28,13 +26,13 @@ rule world:
     message:
         "Writing the world {wildcards.text}: documents and questions"
     shell:
-        "python $SCRIPTS/world.py {params.options} --out $(dirname {output[0]}) --log {log}"
+        "python $SCRIPTS/world.py {params.options} --out $(dirname {output.train}) --log {log}"
 
 
 rule sample:
     output:
-        f"{OUT}/texts/{{text}}/{{split}}.jsonl",
-        f"{OUT}/texts/{{text}}/{{split}}.json",
+        text=f"{OUT}/texts/{{text}}/{{split}}.jsonl",
+        summary=f"{OUT}/texts/{{text}}/{{split}}.json",
     log:
         f"{OUT}/logs/texts/{{text}}-{{split}}.log",
     wildcard_constraints:
@@ -49,7 +47,7 @@ rule sample:
     message:
         "Sampling documents of {wildcards.text}, {wildcards.split}"
     shell:
-        "python $SCRIPTS/sample.py {params.options} --out {output[0]} --log {log}"
+        "python $SCRIPTS/sample.py {params.options} --out {output.text} --log {log}"
 
 
 rule tokenise:
@@ -58,8 +56,8 @@ rule tokenise:
         checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
     output:
         # The summary is what later stages depend on; the tokens lie beside it.
-        f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.json",
-        f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.safetensors",
+        summary=f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.json",
+        tokens=f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.safetensors",
     log:
         f"{OUT}/logs/{{model}}/tokens/{{text}}-{{split}}.log",
     conda:
@@ -73,4 +71,4 @@ rule tokenise:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
     shell:
         "python $SCRIPTS/tokenise.py {params.options} --checkpoint $(dirname {input.checkpoint}) "
-        "--text {input.text} --out {output[0]} --log {log}"
+        "--text {input.text} --out {output.summary} --log {log}"
