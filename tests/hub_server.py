@@ -13,11 +13,18 @@ class Hub:
     """Serves folders as model repositories, by id; ``with Hub({"owner/name": folder}) as hub``.
 
     ``gated`` ids open only to requests with ``token``. ``log`` holds (method, path) of every request.
-    Each repository has one commit, on ``main``.
+    Each repository has one commit, on ``main``: that of ``commits``, or else one made from its id.
     """
 
-    def __init__(self, repositories: dict[str, Path], gated: tuple[str, ...] = (), token: str = ""):
+    def __init__(
+        self,
+        repositories: dict[str, Path],
+        gated: tuple[str, ...] = (),
+        token: str = "",
+        commits: dict[str, str] | None = None,
+    ):
         self.repositories, self.gated, self.token = repositories, gated, token
+        self.commits = commits or {}
         self.log: list[tuple[str, str]] = []
 
     def __enter__(self) -> "Hub":
@@ -31,7 +38,7 @@ class Hub:
         self.server.server_close()
 
     def commit(self, name: str) -> str:
-        return hashlib.sha1(name.encode()).hexdigest()
+        return self.commits.get(name) or hashlib.sha1(name.encode()).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):

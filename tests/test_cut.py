@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -527,23 +526,24 @@ def test_small_disk_is_found_out_before_writing(base, tmp_path):
 
 
 def test_killed_cut_leaves_no_manifest_or_a_whole_checkpoint(sharded, tmp_path):
-    target, rng, outcomes = tmp_path / "cut", random.Random(0), []
-    started = time.monotonic()
+    target, outcomes = tmp_path / "cut", []
     checkpoint.cut(sharded, BLOCK, target)
-    calm = time.monotonic() - started
     wanted = (target / "manifest.json").read_bytes()
-    for _ in range(20):
+    delay = 0.05
+    for _ in range(30):
+        shutil.rmtree(target, ignore_errors=True)
         child = os.fork()
         if child == 0:
             checkpoint.cut(sharded, BLOCK, target)
             os._exit(0)
-        time.sleep(rng.random() * calm)
+        time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         outcomes.append((target / "manifest.json").exists())
         if outcomes[-1]:
             assert_whole(target)
-    assert not all(outcomes)
+        delay *= 0.6 if outcomes[-1] else 1.5  # kills fall on both sides of the end, however fast the disk
+    assert any(outcomes) and not all(outcomes)
     checkpoint.cut(sharded, BLOCK, target)
     assert_whole(target)
     assert (target / "manifest.json").read_bytes() == wanted

@@ -48,10 +48,10 @@ CONFIG = {  # the keys of Qwen-7B's own config.json
 }
 
 
-def tensors() -> dict[str, torch.Tensor]:
+def tensors(layers: int = LAYERS) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     shapes = {"transformer.wte.weight": (VOCABULARY, WIDTH), "lm_head.weight": (VOCABULARY, WIDTH)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         inner = {
             "attn.c_attn.weight": (3 * WIDTH, WIDTH),
             "attn.c_attn.bias": (3 * WIDTH,),
@@ -62,7 +62,7 @@ def tensors() -> dict[str, torch.Tensor]:
         }
         shapes |= {f"transformer.h.{layer}.{name}": shape for name, shape in inner.items()}
     found = {name: torch.randn(shape) * 0.3 for name, shape in shapes.items()}
-    norms = ["transformer.ln_f", *(f"transformer.h.{i}.ln_{j}" for i in range(LAYERS) for j in (1, 2))]
+    norms = ["transformer.ln_f", *(f"transformer.h.{i}.ln_{j}" for i in range(layers) for j in (1, 2))]
     return found | {f"{name}.weight": 1 + 0.3 * torch.randn(WIDTH) for name in norms}
 
 

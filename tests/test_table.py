@@ -15,6 +15,7 @@ import pytest
 from deeper_layers import table as tables
 from deeper_layers.blocks import Block, Choice
 from deeper_layers.errors import UserError
+from deeper_layers.published import published_names
 from deeper_layers.scores import suite_levels, suite_scores
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "table.py"
@@ -398,6 +399,14 @@ def test_published_values_stand_beside_ours_where_the_paper_has_them(results):
     page = tables.to_markdown(written)
     assert "| mmlu | mmlu published | mmlu difference |" in page
     assert "| 0.500 ± 0.030 | 0.688 | -0.188 |" in page
+
+
+def test_a_group_has_the_number_of_examples_of_its_tasks():
+    groups = {"mmlu": ["stem", "other"], "stem": ["physics"], "other": ["law"], "mixed": ["law", "art"]}
+    result = {"group_subtasks": groups, "n-shot": {"physics": 5, "law": 5, "art": 0}}
+    names = published_names(result, is_c4=False)
+    assert names["mmlu"] == "mmlu_5shot" and names["art"] == "art_0shot" and "mixed" not in names
+    assert published_names({"results": {}}, is_c4=True) == {"loss": "c4_loss_nats"}
 
 
 def test_another_number_of_examples_is_not_compared_with_the_paper(results):

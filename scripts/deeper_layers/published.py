@@ -42,5 +42,15 @@ def published_names(result: dict, is_c4: bool) -> dict[str, str]:
     A task of lm-eval is known by its number of examples (``mmlu_5shot``), the loss by its text: only that
     of C4 (``is_c4``) is the paper's.
     """
-    names = {task: f"{task}_{shots}shot" for task, shots in result.get("n-shot", {}).items()}
+    tasks = [*result.get("n-shot", {}), *result.get("group_subtasks", {})]
+    names = {task: f"{task}_{shots}shot" for task in tasks if (shots := _shots(result, task)) is not None}
     return names | ({"loss": "c4_loss_nats"} if is_c4 else {})
+
+
+def _shots(result: dict, task: str) -> int | None:
+    """How many examples a task shows, or all tasks of a group; None if these differ."""
+    shots = result.get("n-shot", {})
+    if task in shots:
+        return shots[task]
+    found = {_shots(result, inside) for inside in result["group_subtasks"].get(task, [])}
+    return found.pop() if len(found) == 1 else None
