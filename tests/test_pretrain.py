@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deeper_layers.errors import UserError
 from deeper_layers.files import sha256
+from deeper_layers.muon import Muon
 from deeper_layers.pretrain import (
     Recipe,
     build_model,
@@ -238,3 +239,22 @@ def by_hand(model, tokenizer, question: dict) -> bool:
         words.append(tokenizer.decode(ids[0, -1:]))
     marks = [i for i, word in enumerate(words[:-1]) if word == "so" and words[i + 1].isdigit()]
     return bool(marks) and words[marks[-1] + 1] == question["answer"]
+
+
+def test_muon_steps_as_torchs_own_does():
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in [(8, 8), (24, 8), (8, 24), (24, 8)]]
+    ours, theirs = ([torch.nn.Parameter(m.clone()) for m in start] for _ in range(2))
+    optimizers = [
+        kind(parameters, lr=0.1, weight_decay=0.2)
+        for kind, parameters in ((Muon, ours), (torch.optim.Muon, theirs))
+    ]
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, before in zip(ours, theirs, start, strict=True):
+        # torch's own rounds to bfloat16, of 8 bits.
+        torch.testing.assert_close(mine - before, other - before, rtol=0.02, atol=0.01)

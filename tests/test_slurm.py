@@ -1,4 +1,4 @@
-"""The study on a real Slurm: one node, this machine, with one GPU that is a name only. ``pytest -m slurm``."""
+"""The study on a real Slurm: one node, this machine, one GPU in name only. ``pytest -m slurm``."""
 
 import json
 import os
