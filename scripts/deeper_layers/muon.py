@@ -15,7 +15,7 @@ class Muon(torch.optim.Optimizer):
     """``torch.optim.Muon`` in float32 with all matrices of one shape in one batch.
 
     torch's own multiplies in bfloat16, one matrix after the other: on a CPU without bfloat16 instructions
-    that is four fifths of a training step of the embedded model.
+    that is two thirds of a training step of the embedded model.
     """
 
     def __init__(self, matrices, lr: float, weight_decay: float):
