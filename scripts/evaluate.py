@@ -45,6 +45,10 @@ def options():
     loss.add_argument("--tokens", type=Path, help="token file of the held-out text")
     loss.add_argument("--sequences", type=int, help="how many documents, from the first")
     loss.add_argument("--length", type=int, help="cut documents to this many tokens")
+    loss.add_argument(
+        "--stream", action="store_true", help="read one layer at a time, unless there is an adapter"
+    )
+    loss.add_argument("--spill", type=Path, help="with --stream: folder for hidden states; none: in memory")
     return p
 
 
@@ -63,8 +67,13 @@ def job_of(arguments: Namespace) -> tuple[Job, TaskSuite | LossSuite]:
     suite = _suite(arguments)
     facts = {"settings": suite.facts(), "precision": arguments.precision, "code": arguments.code}
     treatment = arguments.treatment or ("healed" if arguments.adapter else "pruned")
-    labels = {"treatment": treatment, "suite": arguments.suite}
+    labels = {"treatment": treatment, "suite": arguments.suite, "stream": is_streamed(arguments)}
     return Job(arguments.checkpoint, arguments.blocks, arguments.adapter, arguments.out, facts, labels), suite
+
+
+def is_streamed(arguments: Namespace) -> bool:
+    """An adapter was trained on a model that fits into memory."""
+    return arguments.stream and arguments.loss and arguments.adapter is None
 
 
 def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
@@ -83,12 +92,17 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
     """Write the results that are missing; returns the layers run for them."""
     what = f"{arguments.suite} of {job.labels['model']}"
     if isinstance(suite, LossSuite):
-        from deeper_layers.family import Family
+        from deeper_layers.family import Family, StreamedFamily
         from deeper_layers.loss import losses
+        from deeper_layers.stream import Stream
         from deeper_layers.tokens import Tokens
 
         documents = Tokens(suite.tokens).first(suite.sequences, suite.length)
-        family = Family(_model(arguments), job.missing, arguments.batch)
+        if is_streamed(arguments):
+            stream = Stream(arguments.checkpoint, arguments.precision, arguments.trust_remote_code)
+            family = StreamedFamily(stream, job.missing, arguments.batch, arguments.spill)
+        else:
+            family = Family(_model(arguments), job.missing, arguments.batch)
         results = losses(family, documents, what, job.journal).items()
     else:
         from deeper_layers.evaluate import FamilyLM, evaluate, load_tasks

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .files import replacing
 from .layers import decoder_layers
 from .program import Progress
+from .stream import Store, Stream
 
 
 @dataclass
@@ -82,7 +83,7 @@ def boundary_states(layers: nn.ModuleList, at: list[Tensor]) -> Iterator[list[Te
     found: list[Tensor] = []
 
     def keep(hidden: Tensor) -> None:
-        found.append(hidden[torch.arange(len(hidden), device=hidden.device), at[0]])
+        found.append(final(hidden, at[0]))
 
     def before(module, args, kwargs):
         found.clear()
@@ -98,6 +99,11 @@ def boundary_states(layers: nn.ModuleList, at: list[Tensor]) -> Iterator[list[Te
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def final(hidden: Tensor, at: Tensor) -> Tensor:
+    """The states [B, d] at the positions ``at`` (int64 [B]) of hidden states [B, T, d]."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), at]
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -155,4 +161,37 @@ def angular_distances(
         for batch in batches_by_length([len(d) for d in documents], batch_tokens):
             run(batch)
             progress.update(len(batch))
+    return sums
+
+
+@torch.no_grad()
+def streamed_distances(
+    stream: Stream,
+    documents: Sequence[np.ndarray],
+    batch_tokens: int = 16384,
+    spill: str | Path | None = None,
+) -> AngularDistances:
+    """What ``angular_distances`` gives, to the last digit in fp32, for a model larger than memory: all
+    documents pass through one layer after the other. Their hidden states wait in host memory, or on disk in
+    the folder ``spill``."""
+    store = Store(spill)
+    batches = [
+        [t.to(stream.device) for t in padded([documents[i] for i in batch])]
+        for batch in batches_by_length([len(d) for d in documents], batch_tokens)
+    ]
+    states = [store.keep(stream.embedded(ids)) for ids, _ in batches]
+    finals = [[store.keep(final(s(), at))] for s, (_, at) in zip(states, batches, strict=True)]
+    steps = len(stream.layers) * len(batches)
+    with Progress("distances, streamed", steps, "step") as progress:
+        for i in stream.walk():
+            for b, (ids, at) in enumerate(batches):
+                hidden = states[b]()
+                states[b] = None  # its place is free for what follows
+                hidden = stream.layer(i, ids)(hidden)
+                states[b] = store.keep(hidden)
+                finals[b].append(store.keep(final(hidden, at)))
+                progress.update()
+    sums = AngularDistances(len(stream.layers))
+    for boundaries in finals:
+        sums.add(torch.stack([state() for state in boundaries]))
     return sums

@@ -5,10 +5,8 @@ and at the first removed layer of every block a branch that jumps to the first l
 walks the trunk once; each branch is finished where it leaves, so that one state of the trunk and one of
 a branch are in memory at any time. Final norm and head are run only where a token is scored.
 
-This works for any architecture whose layers are called one after the other, each with the last one's
-hidden state: a forward pass in which no layer computes records the other arguments of every layer, and
-each layer is then called with them. A model for which that is not exact is found out at the start, on
-a small batch, and each of its cuts is then run as an ordinary model.
+The layers are called one by one (see ``apart``). A model for which that is not exact is found out at the
+start, on a small batch, and each of its cuts is then run as an ordinary model.
 """
 
 from __future__ import annotations
@@ -17,9 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,10 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .apart import Apart
 from .blocks import Block
 from .errors import UserError
 from .layers import decoder_layers, removed
 from .program import Progress
+from .stream import Store, Stream
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +50,7 @@ class Family:
     def __init__(self, model, blocks: Sequence[Block], batch: int | None = None, tree: bool = True):
         self.model = model
         self.blocks = list(blocks)
-        self.batch = batch
-        self.batch_tokens = 16384 if self.model.device.type == "cuda" else 1024
+        self.batch, self.batch_tokens = batch, default_batch_tokens(self.model.device)
         self.n_layers = len(decoder_layers(self.model))
         self.layers_of_cuts = sum(len(block.kept(self.n_layers)) for block in self.blocks)
         self.layers_run = self.layers_separate = 0
@@ -93,7 +90,7 @@ class Family:
     def _score_some(self, inputs: list[Input]) -> tuple[int, Answers]:
         """Score the first of ``inputs``, which are longest first: as many as one batch takes."""
         while True:
-            some = inputs[: self.batch or max(1, self.batch_tokens // len(inputs[0].ids))]
+            some = _first_batch(inputs, self.batch, self.batch_tokens)
             try:
                 batch = Batch.of(some, self.model.device)
                 return len(some), {block: batch.answers(*scores) for block, *scores in self._scores(batch)}
@@ -110,8 +107,7 @@ class Family:
     @torch.no_grad()
     def _scores(self, batch: Batch) -> Iterator[tuple[Block, Tensor, Tensor]]:
         """For each block the log-probability of every scored token, and whether it is the likeliest, [F]."""
-        vocabulary = self.model.get_input_embeddings().num_embeddings
-        piece = max(1, LOGIT_BYTES // (4 * vocabulary))
+        piece = logits_at_once(self.model)
         if self.tree:
             for block, states in self.tree.states(batch.ids, self.blocks):
                 scores = batch.pick(states, self.tree.head, piece)
@@ -148,11 +144,11 @@ class Family:
         return None
 
 
-class Tree:
+class Tree(Apart):
     """The decoder layers of ``model``, called in the order of a family of cuts."""
 
     def __init__(self, model):
-        self.model, self.layers = model, decoder_layers(model)
+        super().__init__(model)
         self.calls = 0  # of a layer, in the last ``states``
         self.outputs = self._outputs()
 
@@ -171,37 +167,22 @@ class Tree:
             yield block, branch
             del branch
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits [P, V] of hidden states [P, d]: all that the model does behind its last layer."""
-        ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
-        with self._layers_do(lambda *_: hidden[:, None]):
-            return self.model(ids, use_cache=False).logits[:, 0]
-
     def _start(self, ids: Tensor) -> tuple[Tensor, Callable[[int, Tensor], Tensor]]:
         """The hidden states before layer 0, and a function that runs layer i on hidden states."""
-        before, arguments = [], []
-
-        def record(i: int, hidden: Tensor, others: tuple, named: dict) -> Tensor:
-            if i == 0:
-                before.append(hidden)
-            arguments.append((others, named))
-            if len(arguments) == len(self.layers):
-                raise _Recorded
-            return hidden
-
-        with self._layers_do(record), suppress(_Recorded):
-            self.model(ids, use_cache=False)
+        arguments = self.arguments(ids, last=len(self.layers) - 1)
+        before = arguments[0][0]
+        arguments = [(others, named) for _, others, named in arguments]
 
         def call(i: int, hidden: Tensor) -> Tensor:
             self.calls += 1
             others, named = arguments[i]
             output = self.layers[i](hidden, *others, **named)
-            return output[0] if isinstance(output, tuple) else output
+            return output[0] if isinstance(output, tuple | list) else output
 
-        return before.pop(), call
+        return before, call
 
     def _outputs(self) -> list:
-        """What each layer returns for one token: a tensor, or a tuple that begins with one."""
+        """What each layer returns for one token."""
         outputs = []
         hooks = [
             layer.register_forward_hook(lambda _, __, output: outputs.append(output)) for layer in self.layers
@@ -214,29 +195,80 @@ class Tree:
                 hook.remove()
         return outputs
 
-    @contextmanager
-    def _layers_do(self, action: Callable[[int, Tensor, tuple, dict], Tensor]) -> Iterator[None]:
-        """In the context layer i computes nothing but ``action(i, hidden, other arguments, named ones)``."""
 
-        def forward(i: int, *args, **named):
-            hidden, *others = args or (named.pop("hidden_states"),)
-            output = action(i, hidden, tuple(others), named)
-            return (output, *self.outputs[i][1:]) if isinstance(self.outputs[i], tuple) else output
+class StreamedFamily:
+    """As ``Family``, for a model that is read one layer at a time (see ``stream``): the numbers are those of
+    its tree. Hidden states wait in host memory, or on disk in the folder ``spill``.
 
-        before = [vars(layer).get("forward") for layer in self.layers]  # accelerate puts its own there
-        try:
-            for i, layer in enumerate(self.layers):
-                layer.forward = partial(forward, i)
-            yield
-        finally:
-            for layer, own in zip(self.layers, before, strict=True):
-                del layer.forward
-                if own is not None:
-                    layer.forward = own
+    A cut's hidden states are shared with every other cut that has run the same layers so far. There is no
+    journal: an evaluation that was killed starts again.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        blocks: Sequence[Block],
+        batch: int | None = None,
+        spill: str | Path | None = None,
+    ):
+        self.stream, self.model = stream, stream.model
+        self.blocks = list(blocks)
+        self.batch, self.batch_tokens = batch, default_batch_tokens(stream.device)
+        self.spill = spill
+        self.layers_run = self.layers_separate = 0
+
+    @torch.no_grad()
+    def loglikelihoods(
+        self, pairs: Sequence[Pair], max_length: int, what: str, journal: Path | None = None
+    ) -> dict[Block, list[Answer]]:
+        """As ``Family.loglikelihoods``."""
+        todo, batches = _inputs(pairs, max_length), []
+        while todo:
+            some = _first_batch(todo, self.batch, self.batch_tokens)
+            batches.append(Batch.of(some, self.stream.device))
+            todo = todo[len(some) :]
+        store = Store(self.spill)
+        states = [
+            dict.fromkeys(self.blocks, store.keep(self.stream.embedded(batch.ids))) for batch in batches
+        ]
+        with Progress(f"{what}, streamed", len(self.stream.layers) * len(batches), "step") as progress:
+            for i in self.stream.walk():
+                for batch, state in zip(batches, states, strict=True):
+                    self._advance(i, batch.ids, state, store)
+                    progress.update()
+        answers: Answers = {block: {} for block in self.blocks}
+        for batch, state in zip(batches, states, strict=True):
+            for block in self.blocks:
+                scores = batch.pick(state.pop(block)(), self.stream.head, logits_at_once(self.model))
+                answers[block].update(batch.answers(*scores))
+        return {block: [by_pair[i] for i in range(len(pairs))] for block, by_pair in answers.items()}
+
+    def layer_counts(self) -> dict:
+        """As ``Family.layer_counts``."""
+        return {"run": self.layers_run, "separate": self.layers_separate, "tree": True}
+
+    def _advance(self, i: int, ids: Tensor, state: dict[Block, Callable[[], Tensor]], store: Store) -> None:
+        """Replace the hidden states of every cut that has layer i by what that layer makes of them."""
+        layer = self.stream.layer(i, ids)
+        cuts: dict[Callable[[], Tensor], list[Block]] = {}  # by the hidden states that they share
+        for block in self.blocks:
+            if not block.first <= i <= block.last:
+                cuts.setdefault(state[block], []).append(block)
+        for before, blocks in cuts.items():
+            after = store.keep(layer(before()))
+            state.update(dict.fromkeys(blocks, after))
+            self.layers_run += 1
+            self.layers_separate += len(blocks)
 
 
-class _Recorded(Exception):
-    """Every layer's arguments are known: the rest of the forward pass is not needed."""
+def default_batch_tokens(device: torch.device) -> int:
+    """Tokens of a batch whose size the user leaves open."""
+    return 16384 if device.type == "cuda" else 1024
+
+
+def logits_at_once(model) -> int:
+    """For how many places logits are computed at a time."""
+    return max(1, LOGIT_BYTES // (4 * model.get_input_embeddings().num_embeddings))
 
 
 @dataclass
@@ -258,6 +290,11 @@ def _inputs(pairs: Sequence[Pair], max_length: int) -> list[Input]:
         ids = (*context, *continuation)[-(max_length + 1) : -1]
         inputs.setdefault(ids, Input(ids)).continuations.append((number, continuation))
     return sorted(inputs.values(), key=lambda i: (-len(i.ids), i.ids))
+
+
+def _first_batch(inputs: list[Input], batch: int | None, batch_tokens: int) -> list[Input]:
+    """The first of ``inputs``, which are longest first: ``batch``, or as many as make ``batch_tokens``."""
+    return inputs[: batch or max(1, batch_tokens // len(inputs[0].ids))]
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 from .blocks import Block
 from .configs import text_config
 from .errors import UserError
-from .family import Family
+from .family import Family, StreamedFamily
 
 
 def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
@@ -32,7 +32,10 @@ def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
 
 
 def losses(
-    family: Family, documents: Sequence[np.ndarray], what: str, journal: Path | None = None
+    family: Family | StreamedFamily,
+    documents: Sequence[np.ndarray],
+    what: str,
+    journal: Path | None = None,
 ) -> dict[Block, dict]:
     """For each block of ``family`` the loss of every token but the first of each document, in the layout of
     lm-eval's results: ``{"results": {"loss": {...}}}``. Documents of one token say nothing and are left out.

@@ -413,6 +413,10 @@ class Study:
                     raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
         if self.distance_figures:
             self._check_text("distances", config["distances"], "samples")
+        streams = {f"suites.{s}.loss": config["suites"][s]["loss"] for s in self.suites if self.is_loss(s)}
+        for where, settings in {"distances": config.get("distances", {}), **streams}.items():
+            if settings.get("stream") and settings["precision"] == "nf4":
+                raise UserError(f"{where}.stream: weights are read as they are; write precision bf16 or fp32")
 
     def _check_model(self, model: str) -> None:
         settings, source = self.config["models"][model], self.source(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,23 +19,27 @@ GPU_FLOPS = 60e12  # of an A100 with these jobs: a fifth of its peak in bf16
 CPU_FLOPS = 5e9  # of a core
 DAY = 24 * 60  # minutes: partitions often allow no more, and a job that reaches it goes on with the next
 UNSEEN, LAYERS = 7e9, 32  # parameters and layers of a hub model whose config.json is not here yet
+WIDTH = ("hidden_size", "n_embd", "d_model")  # names of the width in a config.json
 QUESTIONS, QUESTION = 10_000, 500  # of a task of lm-eval, and tokens of one with its examples
 
 
 @dataclass(frozen=True)
 class Work:
     """``passes`` floating-point operations for each of ``tokens`` tokens and each of ``parameters`` weights,
-    the weights in ``precision``, on ``gpus`` cards (0 or 1)."""
+    the weights in ``precision``, on ``gpus`` cards (0 or 1). A streamed model has only the share ``held`` of
+    its weights in memory, and ``waiting_mb`` of hidden states."""
 
     parameters: float
     precision: str
     gpus: int
     tokens: float
     passes: float
+    held: float = 1.0
+    waiting_mb: float = 0.0
 
     @property
     def weights_mb(self) -> float:
-        return self.parameters * BYTES[self.precision] / 1e6
+        return self.held * self.parameters * BYTES[self.precision] / 1e6
 
     @property
     def threads(self) -> int:
@@ -50,8 +54,11 @@ class Work:
     def mem_mb(self, attempt: int = 1) -> int:
         """On a CPU twice the weights and 4 GB; beside a GPU, through which the weights only pass, 8 GB and
         half a byte for each weight."""
-        need = 8000 + 0.5 * self.parameters / 1e6 if self.gpus else 4000 + 2 * self.weights_mb
-        return math.ceil(need * _more(attempt))
+        if self.gpus:
+            need = 8000 + 0.5 * self.held * self.parameters / 1e6
+        else:
+            need = 4000 + 2 * self.weights_mb
+        return math.ceil((need + self.waiting_mb) * _more(attempt))
 
     def runtime(self, attempt: int = 1) -> int:
         """Minutes: 15 to start, and twice the operations over the speed; the double in the second attempt,
@@ -68,7 +75,8 @@ def _more(attempt: int) -> float:
 
 def distances(study: Study, model: str) -> Work:
     settings = study.config["distances"]
-    return _work(study, model, settings["precision"], settings["samples"] * settings["length"], passes=2)
+    work = _work(study, model, settings["precision"], settings["samples"] * settings["length"], passes=2)
+    return _streamed(work, study, model, settings)
 
 
 def healing(study: Study, model: str, recipe: str) -> Work:
@@ -81,7 +89,8 @@ def healing(study: Study, model: str, recipe: str) -> Work:
 def family(study: Study, model: str, suite: str) -> Work:
     """All un-healed cuts of a model in one job, as if they shared no layer."""
     cuts = len(study.remove(model)) or (study.n_layers(model) or LAYERS) - 1
-    return evaluation(study, model, suite, blocks=1 + cuts * len(study.strategies))
+    work = evaluation(study, model, suite, blocks=1 + cuts * len(study.strategies))
+    return _streamed(work, study, model, study.config["suites"][suite].get("loss", {}))
 
 
 def evaluation(study: Study, model: str, suite: str, blocks: int = 1) -> Work:
@@ -106,14 +115,31 @@ def _work(study: Study, model: str, precision: str, tokens: float, passes: float
     return Work(parameters(study, model), precision, study.gpus(model), tokens, passes)
 
 
+def _streamed(work: Work, study: Study, model: str, settings: Mapping) -> Work:
+    """The work if its ``settings`` say that the model is streamed: two layers and the embeddings are in
+    memory, and the hidden states of all tokens, unless they are spilled."""
+    config = _config(study, model)
+    if not settings.get("stream") or config is None:
+        return work
+    text = config.get("text_config", config)
+    width = next((text[name] for name in WIDTH if text.get(name)), 0)
+    waiting = 0 if settings["spill"] else work.tokens * width * BYTES[work.precision] / 1e6
+    return replace(work, held=count({**text, "num_hidden_layers": 2}) / count(text), waiting_mb=waiting)
+
+
 def parameters(study: Study, model: str) -> float:
     """About how many weights a model has, from its config.json or the configuration of its training."""
+    config = _config(study, model)
+    return UNSEEN if config is None else count(config)
+
+
+def _config(study: Study, model: str) -> Mapping | None:
+    """The model's config.json, or the like of it for a model that is to be trained; None if not known yet."""
     if study.source(model)["kind"] == "pretrain":
         shape = study.pretraining(model)
         names = {"hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers"}
-        return count({name: shape[key] for name, key in names.items()})
-    config = study.model_config(model)
-    return UNSEEN if config is None else count(config)
+        return {name: shape[key] for name, key in names.items()}
+    return study.model_config(model)
 
 
 def count(config: Mapping) -> float:
@@ -124,7 +150,7 @@ def count(config: Mapping) -> float:
     def get(*names: str, default: float) -> float:
         return next((config[name] for name in names if config.get(name)), default)
 
-    width = get("hidden_size", "n_embd", "d_model", default=0)
+    width = get(*WIDTH, default=0)
     layers = get("num_hidden_layers", "n_layer", "n_layers", "num_layers", default=0)
     heads = get("num_attention_heads", "n_head", "n_heads", default=1)
     grouped = get("num_key_value_heads", default=heads)
