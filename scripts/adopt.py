@@ -18,9 +18,10 @@ def main(arguments) -> None:
     if arguments.download:
         record = read_json(arguments.download)
         source, origin = record["folder"], {key: record[key] for key in ("kind", "id", "revision")}
-    checkpoint.adopt(source, arguments.model, arguments.out, origin, arguments.trust_remote_code)
+    trust, reshard = arguments.trust_remote_code, arguments.reshard
+    checkpoint.adopt(source, arguments.model, arguments.out, origin, trust, reshard)
     if arguments.verify:
-        checkpoint.verify(arguments.out, trust_remote_code=arguments.trust_remote_code)
+        checkpoint.verify(arguments.out, trust_remote_code=trust)
 
 
 if __name__ == "__main__":
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     source.add_argument("--download", type=Path, help="or what download.py wrote about a model of the hub")
     p.add_argument("--model", required=True, help="the model's name in the study")
     p.add_argument("--out", type=Path, required=True, help="folder to fill with links and a manifest")
+    p.add_argument("--reshard", action="store_true", help="write the weights once more, one file per layer")
     p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
     p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
     program.run(main, p)

@@ -155,6 +155,21 @@ def test_shards_before_the_block_are_linked(base, tmp_path):
     assert linked == {f"model-0000{i}-of-00007.safetensors" for i in (1, 2, 3)}
 
 
+def test_a_base_adopted_by_layer_is_the_same_model_and_its_cuts_link(base, sharded, tmp_path):
+    for source in (base, sharded):
+        checkpoint.adopt(source, "tiny", tmp_path / "linked")
+        checkpoint.adopt(source, "tiny", tmp_path / "full", reshard=True)
+        checkpoint.verify(tmp_path / "full")
+        linked, written = assert_whole(tmp_path / "linked"), assert_whole(tmp_path / "full")
+        for what in ("model", "block", "source", "parameters", "bytes", "layers"):
+            assert written[what] == linked[what]
+        assert torch.equal(logits(settled(load_model(tmp_path / "full"))), logits(settled(load_model(base))))
+        checkpoint.cut(tmp_path / "full", BLOCK, tmp_path / "cut")
+        assert_whole(tmp_path / "cut")
+        shards = list((tmp_path / "cut").glob("*.safetensors"))
+        assert len(shards) == 5 and sum(path.stat().st_nlink == 2 for path in shards) == 3
+
+
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system")
 def test_shards_are_copied_to_another_file_system(sharded, tmp_path):
     checkpoint.cut(sharded, BLOCK, tmp_path / "here")

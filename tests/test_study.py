@@ -266,6 +266,19 @@ def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():
         check_schema(config, SCHEMA)
 
 
+def test_a_model_may_be_written_layer_by_layer(tmp_path):
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 12}')
+    (tmp_path / "model.safetensors").touch()
+    config = full_config()
+    config["models"]["embedded"]["source"] = str(tmp_path)
+    assert "--reshard" not in Study(config).source_options("embedded")
+    config["models"]["embedded"]["reshard"] = True
+    assert "--reshard" in Study(config).source_options("embedded").split()
+    config["models"]["embedded"]["convert"] = "qwen"
+    with pytest.raises(UserError, match="reshard: a converted model"):
+        Study(config)
+
+
 def test_code_of_a_model_runs_in_every_stage_or_in_none():
     for trusted in (True, False):
         study = Study(changed(models__embedded__trust_remote_code=trusted))

@@ -218,8 +218,10 @@ def adopt(
     target: str | Path,
     origin: Mapping | None = None,
     trust_remote_code: bool = False,
+    reshard: bool = False,
 ) -> None:
     """Make ``target`` the full checkpoint of ``model``: links to the files in ``source``, and a manifest.
+    ``reshard`` writes the weights once more, a shard for each layer, so that cuts link what they share.
 
     ``source`` is a local folder or a snapshot folder of the Hugging Face cache; ``origin`` is what the
     manifest calls the source (default: that folder). Everything is checked first, so that a faulty
@@ -228,16 +230,21 @@ def adopt(
     base, target = Checkpoint.read(source), Path(target)
     config = load_config(base.folder, trust_remote_code)
     configs.check_supported(config)
-    layer_names(base, config)
+    names = layer_names(base, config)
     for path in base.small_files:
         if path.suffix == ".json":
             _read_json(path)
-    paths = [base.folder / name for name in ["config.json", *base.shards, *([INDEX] if base.sharded else [])]]
-    paths += base.small_files
+    paths = [base.folder / "config.json", *base.small_files]
+    if not reshard:
+        paths += [base.folder / name for name in [*base.shards, *([INDEX] if base.sharded else [])]]
     if trust_remote_code:
         paths += sorted(base.folder.glob("*.py"))
     with writing(base.folder, target):
         known = {}
+        if reshard:
+            shards = _shards_by_layer(base, names, FULL)
+            _check_room(base, shards, target)
+            known = _write_shards(base, shards, target, parent={})
         for path in paths:
             real = path.resolve()
             (target / path.name).unlink(missing_ok=True)

@@ -221,7 +221,8 @@ class Study:
         }[source["kind"]]
         if model not in self.converted(None):
             return options(where)  # our own code reads that layout
-        return options(where | self.trust(model))
+        reshard = {"reshard": self.config["models"][model].get("reshard")}
+        return options(where | self.trust(model) | reshard)
 
     def trust_options(self, model: str) -> str:
         return options(self.trust(model))
@@ -443,6 +444,8 @@ class Study:
         known = None if source["kind"] == "pretrain" else self.model_config(model)
         if known and known.get("model_type") == "qwen" and model not in self.converted("qwen"):
             raise UserError(f"models.{model}: first-generation Qwen runs only as Qwen2; write convert: qwen")
+        if settings.get("reshard") and settings.get("convert"):
+            raise UserError(f"models.{model}.reshard: a converted model is written anew anyway; leave it out")
         n_layers = self.n_layers(model)
         for n in self.remove(model):
             if n_layers is not None and n >= n_layers:
