@@ -18,6 +18,7 @@ include: "rules/heal.smk"
 include: "rules/evaluate.smk"
 include: "rules/table.smk"
 include: "rules/figures.smk"
+include: "rules/plan.smk"
 
 
 rule all:

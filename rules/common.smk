@@ -1,4 +1,5 @@
 # The study behind the rules: the configuration, checked, and what several stages ask of it.
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ sys.path.insert(0, str(HERE / "scripts"))
 shell.prefix(f"set -euo pipefail; SCRIPTS='{HERE}/scripts'; ")
 
 from deeper_layers import work
-from deeper_layers.blocks import FULL
+from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
 from deeper_layers.study import Study, check_schema, options
@@ -70,17 +71,18 @@ def suite_files(wildcards):
 
 
 def pruned_blocks(wildcards):
-    return study.blocks(blocks_csv(wildcards.model))
+    return study.blocks(study.choices(blocks_csv(wildcards.model)))
 
 
 def evaluations(wildcards):
     """Every evaluation of the study. Each model's blocks decide which healed cuts there are."""
     files = []
     for model in study.models:
+        choices = study.choices(blocks_csv(model))
         for suite in study.suites:
             files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
             for recipe in study.recipes:
-                for block in study.healed(recipe, model, blocks_csv(model)):
+                for block in study.healed(recipe, model, choices):
                     files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
     return files
 
@@ -94,7 +96,8 @@ def distances_work(wildcards):
 
 
 def healing_work(wildcards):
-    return work.healing(study, wildcards.model, wildcards.recipe)
+    n = Block.parse(wildcards.block).n
+    return work.healing(study, wildcards.model, wildcards.recipe, n)
 
 
 def family_work(wildcards):
@@ -102,7 +105,8 @@ def family_work(wildcards):
 
 
 def evaluation_work(wildcards):
-    return work.evaluation(study, wildcards.model, wildcards.suite)
+    n = Block.parse(wildcards.block).n
+    return work.evaluation(study, wildcards.model, wildcards.suite, n)
 
 
 def needs(work_of):

@@ -3,9 +3,9 @@
 import copy
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -15,6 +15,7 @@ from snakemake.utils import update_config, validate
 from deeper_layers.blocks import FULL, Block, Choice, write_choices
 from deeper_layers.errors import UserError
 from deeper_layers.hub_cache import cached_file
+from deeper_layers.plan import plan
 from deeper_layers.study import Study, check_schema
 
 SCHEMA = ROOT / "resources/config.schema.yaml"
@@ -57,8 +58,9 @@ def merged(path) -> dict:
     return config
 
 
-def cache(folder, config: dict) -> None:
-    """Put a config.json of the right depth for each hub model of a configuration where the cache has it."""
+def cache(folder, config: dict, shapes: dict | None = None) -> None:
+    """Put a config.json for each hub model of a configuration where the cache has it: that of ``shapes``, or
+    one that says no more than its depth."""
     for name, model in config["models"].items():
         if model["source"] == "pretrain":
             continue
@@ -67,6 +69,7 @@ def cache(folder, config: dict) -> None:
         (repository / "snapshots" / commit).mkdir(parents=True)
         kind = "qwen" if model.get("convert") else "llama"
         settings = {"num_hidden_layers": LAYERS[name], "model_type": kind}
+        settings = (shapes or {}).get(name, settings)
         (repository / "snapshots" / commit / "config.json").write_text(json.dumps(settings))
         (repository / "refs").mkdir()
         (repository / "refs/main").write_text(commit)
@@ -157,13 +160,16 @@ def test_the_ablations_change_one_thing_each(study):
 
 
 def dry_run(folder, name, *arguments, **variables):
+    """(status, output, seconds on one core) of a dry run of a study in ``folder``."""
     (folder / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["--dry-run", "--configfile", str(ROOT / f"studies/{name}.yaml"), *arguments]
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     run = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
-    return run.returncode, run.stdout + run.stderr, time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return run.returncode, run.stdout + run.stderr, seconds
 
 
 def test_the_papers_graph_is_built_offline_from_cached_configurations(tmp_path):
@@ -183,14 +189,16 @@ def counts(output: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in map(str.split, lines)}
 
 
-def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path):
+def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path, monkeypatch):
     """As if all distances had been measured: every model's l*(n) is n apart from the deepest block's."""
     config = merged(ROOT / "studies/paper.yaml")
     cache(tmp_path / "cache", config)
     healed = 0
     for model in config["study"]["models"]:
         n_layers, folder = LAYERS[model], tmp_path / "results/paper" / model
-        for name in ("download.json", "checkpoints/full/manifest.json", "distances.csv", "distances.json"):
+        done = ["download.json", "checkpoints/full/manifest.json", "distances.csv", "distances.json"]
+        done += ["../texts/c4/calibration.jsonl", "tokens/c4-calibration.json"]
+        for name in done:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("here")
             os.utime(folder / name, (1e9, 1e9))
@@ -209,6 +217,13 @@ def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path):
     found = counts(output)
     assert found["heal"] == healed and found["cut"] == healed and found["evaluate_healed"] == 5 * healed
     assert found["evaluate_pruned"] == 7 * 5 and found["total"] > 2000 and seconds < 30
+    # What `snakemake plan` says is to be done is what Snakemake does.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    validate(config, str(SCHEMA))
+    costs = plan(Study(config)).stages.items()
+    planned = {stage: cost.jobs - cost.done for stage, cost in costs if cost.jobs > cost.done}
+    assert planned | {"all": 1, "total": found["total"]} == found
 
 
 def test_what_is_not_in_the_cache_is_said_in_one_line(tmp_path):

@@ -159,7 +159,8 @@ def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
     def healed(**restriction):
         config = changed()
         config["recipes"]["healed"].update(restriction)
-        return [str(b) for b in Study(config).healed("healed", "embedded", path)]
+        study = Study(config)
+        return [str(b) for b in study.healed("healed", "embedded", study.choices(path))]
 
     assert healed(control=False) == ["drop_3-4", "drop_5-6", "drop_2-5"]  # the shared block once
     assert healed() == ["full", "drop_3-4", "drop_5-6", "drop_2-5"]

@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 
-from .blocks import BY_DISTANCE, FULL, STRATEGIES, Block, Choice, published_blocks, read_choices
+from .blocks import (
+    BY_DISTANCE,
+    FULL,
+    STRATEGIES,
+    Block,
+    Choice,
+    choose,
+    published_blocks,
+    read_choices,
+)
 from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
@@ -24,6 +36,15 @@ RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SPLITS = ("train", "calibration", "validation")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
+# What a hub model is taken for until its config.json is here.
+LLAMA_2_7B = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
 
 
 def check_schema(config: dict, schema: dict) -> None:
@@ -72,6 +93,16 @@ def _without(settings: dict, *keys: str) -> dict:
     return {k: v for k, v in settings.items() if k not in keys}
 
 
+@dataclass(frozen=True)
+class Unknown(Block):
+    """A block of n layers that only the distances will tell. For estimates it begins at layer 0, which is the
+    most work; it equals no ``Block``."""
+
+
+def _by_size(block: Block) -> tuple[int, int]:
+    return block.n, block.first
+
+
 class Study:
     """The study of a configuration whose defaults are filled in. Raises UserError if it makes no sense."""
 
@@ -83,6 +114,7 @@ class Study:
         self.strategies: list[str] = study["strategies"]
         self.recipes: list[str] = study["recipes"]
         self.suites: list[str] = study["suites"]
+        self._configs: dict[str, dict] = {}  # of models, once they were found: asked for thousands of times
         self._check()
 
     # Facts about models
@@ -103,6 +135,11 @@ class Study:
 
     def model_config(self, model: str) -> dict | None:
         """config.json of a folder, or of a hub model that is in the cache or the results; None if not yet."""
+        if model not in self._configs and (config := self._read_config(model)) is not None:
+            self._configs[model] = config
+        return self._configs.get(model)
+
+    def _read_config(self, model: str) -> dict | None:
         source = self.source(model)
         if source["kind"] == "folder":
             return read_json(Path(source["id"]) / "config.json")
@@ -169,19 +206,33 @@ class Study:
         """The choices in a blocks.csv that this study asks for."""
         return [c for c in read_choices(path) if c.strategy in self.strategies]
 
-    def blocks(self, path: str | Path) -> list[Block]:
-        """Distinct blocks of a blocks.csv, the full model first."""
-        return sorted({c.block for c in self.choices(path)} | {FULL}, key=lambda b: (b.n, b.first))
+    def expected(self, model: str) -> list[Choice]:
+        """What a model's blocks.csv will hold, as far as it can be told; other blocks are ``Unknown``."""
+        path = Path(f"{self.out}/{model}/blocks.csv")
+        known = {(c.strategy, c.n): c.block for c in read_choices(path)} if path.is_file() else {}
+        n_layers = self.n_layers(model) or LLAMA_2_7B["num_hidden_layers"]
+        ns = self.remove(model) or range(1, n_layers)
+        choices = []
+        for strategy in self.strategies:
+            if strategy in BY_DISTANCE:
+                blocks = [FULL, *(known.get((strategy, n), Unknown(n=n)) for n in ns)]
+                choices += [Choice(strategy, block, math.nan) for block in blocks]
+            else:
+                authors = published_blocks(self.source(model)["id"])
+                choices += choose([strategy], ns, n_layers, authors=authors)
+        return choices
 
-    def healed(self, recipe: str, model: str, path: str | Path) -> list[Block]:
-        """The blocks of a model's blocks.csv that a recipe heals: all, or those it restricts itself to."""
+    def blocks(self, choices: Iterable[Choice]) -> list[Block]:
+        """Distinct blocks of a model's choices, the full model first."""
+        return sorted({c.block for c in choices} | {FULL}, key=_by_size)
+
+    def healed(self, recipe: str, model: str, choices: Iterable[Choice]) -> list[Block]:
+        """The blocks of a model's choices that a recipe heals: all, or those it restricts itself to."""
         settings = self.recipe(recipe, model)
         ns, strategies = settings.get("remove"), settings.get("strategies", self.strategies)
-        blocks = {
-            c.block for c in self.choices(path) if c.strategy in strategies and (ns is None or c.n in ns)
-        }
+        blocks = {c.block for c in choices if c.strategy in strategies and (ns is None or c.n in ns)}
         blocks -= {FULL}
-        return sorted(blocks | ({FULL} if settings["control"] else set()), key=lambda b: (b.n, b.first))
+        return sorted(blocks | ({FULL} if settings["control"] else set()), key=_by_size)
 
     # Settings of each stage, as command-line options: each is one string, compared by value
 

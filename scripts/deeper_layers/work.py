@@ -1,4 +1,5 @@
-"""What a job needs of a machine, estimated from the size of its model: for schedulers, not for results.
+"""What a job needs of a machine, estimated from the config.json of its model: for schedulers and for the
+plan of a study (``plan``), not for results.
 
 Estimates err on the large side. A job that was stopped all the same is tried again with more (``attempt``),
 and goes on where it was. No torch: Snakemake asks while it builds its graph.
@@ -9,63 +10,148 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .study import Study
+from .blocks import Block
+from .study import LLAMA_2_7B, Study
 
-BYTES = {"fp32": 4, "bf16": 2, "nf4": 0.6}  # of a weight; nf4 with its scales and the unquantised embeddings
-GPU_FLOPS = 60e12  # of an A100 with these jobs: a fifth of its peak in bf16
-CPU_FLOPS = 5e9  # of a core
+BYTES = {"fp32": 4, "bf16": 2}  # of a weight
+NF4 = 0.52  # of a weight in 4 bits, with its scales, which are in 8 bits themselves
 DAY = 24 * 60  # minutes: partitions often allow no more, and a job that reaches it goes on with the next
-UNSEEN, LAYERS = 7e9, 32  # parameters and layers of a hub model whose config.json is not here yet
-WIDTH = ("hidden_size", "n_embd", "d_model")  # names of the width in a config.json
-QUESTIONS, QUESTION = 10_000, 500  # of a task of lm-eval, and tokens of one with its examples
+CPU_FLOPS = 5e9  # of a core
+UTILISATION = 0.2  # of a card's peak that these jobs reach, with padding, small batches and 4 bits
+BATCH_MB = 6000  # for a batch of an evaluation, which shrinks to what is free
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: its memory in MB, and its peak of operations a second in bf16, without sparsity."""
+
+    memory_mb: int
+    peak: float
+
+
+CARDS = {  # from the makers' data sheets; resources/config.schema.yaml lists the names too
+    "l4": Card(24_000, 121e12),
+    "rtx-4090": Card(24_000, 165e12),
+    "rtx-a6000": Card(48_000, 155e12),
+    "l40s": Card(48_000, 362e12),
+    "a100-40gb": Card(40_000, 312e12),
+    "a100-80gb": Card(80_000, 312e12),
+    "h100-80gb": Card(80_000, 989e12),
+    "h200": Card(141_000, 989e12),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a model: ``layers``, each with ``attention`` weights and ``experts`` feed-forward networks
+    (one, if it has no experts) of ``matrices`` matrices ``width`` x ``ffn``, of which a token runs through
+    ``active``; an embedding of the ``vocabulary``, and a head, which may be ``tied`` to it."""
+
+    layers: int
+    width: int
+    ffn: int
+    attention: float
+    matrices: int
+    experts: int
+    active: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def inside(self) -> float:
+        """Weights of all layers."""
+        return self.layers * (self.attention + self.experts * self.matrices * self.width * self.ffn)
+
+    @property
+    def outside(self) -> float:
+        """Weights of embedding and head."""
+        return self.width * self.vocabulary * (1 if self.tied else 2)
+
+    @property
+    def weights(self) -> float:
+        return self.inside + self.outside
+
+    @property
+    def used(self) -> float:
+        """Weights that one token is multiplied with."""
+        layer = self.attention + self.active * self.matrices * self.width * self.ffn
+        return self.layers * layer + self.width * self.vocabulary
+
+    def without(self, n: int) -> Size:
+        """The same with ``n`` layers fewer."""
+        return replace(self, layers=self.layers - n)
+
+    def stored(self, precision: str) -> list[tuple[float, float]]:
+        """(weights, bytes of each): in NF4 embedding, head and fused experts stay in 16 bits."""
+        if precision != "nf4":
+            return [(self.weights, BYTES[precision])]
+        in_four_bits = self.inside if self.experts == 1 else self.layers * self.attention
+        return [(in_four_bits, NF4), (self.weights - in_four_bits, 2)]
+
+    def lora(self, rank: int) -> float:
+        """Weights of an adapter on the feed-forward layers."""
+        return self.layers * self.experts * self.matrices * rank * (self.width + self.ffn)
+
+    def row(self, length: int) -> float:
+        """Bytes for one row of ``length`` tokens in training, with gradient checkpointing: the inputs of all
+        layers and the head's logits with their gradient, and what one layer keeps for its own (34 bytes for
+        each feature of a token: Korthikanti et al., arXiv 2205.05198)."""
+        return length * (2 * self.layers * self.width + 34 * self.width + 10 * self.vocabulary)
 
 
 @dataclass(frozen=True)
 class Work:
-    """``passes`` floating-point operations for each of ``tokens`` tokens and each of ``parameters`` weights,
-    the weights in ``precision``, on ``gpus`` cards (0 or 1). A streamed model has only the share ``held`` of
-    its weights in memory, and ``waiting_mb`` of hidden states."""
+    """``passes`` floating-point operations for each of ``tokens`` tokens and each weight that it meets in a
+    model of ``size``, in ``precision``; on ``gpus`` cards (0 or 1) of the kind ``card``, with ``batch_mb`` of
+    memory beside the weights. A ``streamed`` model has only two layers and the embeddings in memory, and
+    ``waiting_mb`` of hidden states in the host's."""
 
-    parameters: float
+    size: Size
     precision: str
     gpus: int
     tokens: float
     passes: float
-    held: float = 1.0
-    waiting_mb: float = 0.0
+    card: Card
+    batch_mb: float = BATCH_MB
+    streamed: bool = False
+    waiting_mb: float = 0
+
+    @property
+    def held(self) -> Size:
+        """What is in memory at a time."""
+        return replace(self.size, layers=2) if self.streamed else self.size
 
     @property
     def weights_mb(self) -> float:
-        return self.held * self.parameters * BYTES[self.precision] / 1e6
+        return sum(weights * bytes_ for weights, bytes_ in self.held.stored(self.precision)) / 1e6
 
     @property
     def threads(self) -> int:
         """Beside a GPU, some serve the data. On a CPU a small model is fastest with one thread; above, one
         for each 50 million weights, at most 16."""
-        return 8 if self.gpus else max(1, min(16, int(self.parameters / 50e6)))
+        return 8 if self.gpus else max(1, min(16, int(self.size.weights / 50e6)))
+
+    @property
+    def seconds(self) -> float:
+        """Of computing, from start to end of the tokens."""
+        speed = UTILISATION * self.card.peak if self.gpus else CPU_FLOPS * self.threads
+        return self.passes * self.size.used * self.tokens / speed
 
     def gpu_mem_mb(self, attempt: int = 1) -> int:
-        """The weights, a tenth more, and 6 GB for a batch, which shrinks to what is free. 0 without a GPU."""
-        return self.gpus * math.ceil((1.1 * self.weights_mb + 6000) * _more(attempt))
+        """The weights, a tenth more, and the batch. 0 without a GPU."""
+        return self.gpus * math.ceil((1.1 * self.weights_mb + self.batch_mb) * _more(attempt))
 
     def mem_mb(self, attempt: int = 1) -> int:
         """On a CPU twice the weights and 4 GB; beside a GPU, through which the weights only pass, 8 GB and
         half a byte for each weight."""
-        if self.gpus:
-            need = 8000 + 0.5 * self.held * self.parameters / 1e6
-        else:
-            need = 4000 + 2 * self.weights_mb
+        need = 8000 + 0.5 * self.held.weights / 1e6 if self.gpus else 4000 + 2 * self.weights_mb
         return math.ceil((need + self.waiting_mb) * _more(attempt))
 
     def runtime(self, attempt: int = 1) -> int:
-        """Minutes: 15 to start, and twice the operations over the speed; the double in the second attempt,
-        and so on; at most a day."""
-        speed = GPU_FLOPS if self.gpus else CPU_FLOPS * self.threads
-        need = 15 + 2 * self.passes * self.parameters * self.tokens / speed / 60
-        return min(DAY, math.ceil(need * attempt))
+        """Minutes: 15 to start, and twice the time of computing; the double in the second attempt, and so
+        on; at most a day."""
+        return min(DAY, math.ceil((15 + 2 * self.seconds / 60) * attempt))
 
 
 def _more(attempt: int) -> float:
@@ -75,89 +161,191 @@ def _more(attempt: int) -> float:
 
 def distances(study: Study, model: str) -> Work:
     settings = study.config["distances"]
-    work = _work(study, model, settings["precision"], settings["samples"] * settings["length"], passes=2)
-    return _streamed(work, study, model, settings)
+    work = _work(study, model, settings["precision"], settings["samples"] * _document(study, settings))
+    return _streamed(work, settings)
 
 
-def healing(study: Study, model: str, recipe: str) -> Work:
-    """Forward, backward to the activations, and the forward once more where memory is short."""
+def healing(study: Study, model: str, recipe: str, n: int = 0) -> Work:
+    """Of a model without ``n`` layers: forward, backward to the activations, and the forward once more where
+    memory is short. Padded rows are counted as twice a document: they are as long as the longest beside them.
+    """
     settings = study.recipe(recipe, model)
-    tokens = settings["steps"] * settings["batch"] * settings["length"]
-    return _work(study, model, settings["precision"], tokens, passes=6)
+    length = settings["length"]
+    row = length if settings["packing"] else min(length, 2 * _document(study, settings))
+    tokens = settings["steps"] * settings["batch"] * row
+    work = _work(study, model, settings["precision"], tokens, n, passes=6)
+    # Beside the row: 16 bytes for a weight of the adapter (itself, gradient, two moments), 2 GB for CUDA.
+    trained = 16 * work.size.lora(settings["rank"])
+    return replace(work, batch_mb=2000 + (trained + work.size.row(length)) / 1e6)
+
+
+def evaluation(study: Study, model: str, suite: str, n: int = 0) -> Work:
+    """Of a model without ``n`` layers."""
+    return _work(study, model, _precision(study, suite), sum(_reading(study, suite)), n)
 
 
 def family(study: Study, model: str, suite: str) -> Work:
-    """All un-healed cuts of a model in one job, as if they shared no layer."""
-    cuts = len(study.remove(model)) or (study.n_layers(model) or LAYERS) - 1
-    work = evaluation(study, model, suite, blocks=1 + cuts * len(study.strategies))
-    return _streamed(work, study, model, study.config["suites"][suite].get("loss", {}))
-
-
-def evaluation(study: Study, model: str, suite: str, blocks: int = 1) -> Work:
-    """Of ``blocks`` models in one job. A loss has its tokens; of tasks it is not known how many they have."""
-    settings = study.config["suites"][suite]
-    if "loss" in settings:
-        settings = settings["loss"]
-        tokens = settings["sequences"] * settings["length"]
-    else:
-        tokens = len(settings["tasks"]) * (settings.get("limit") or QUESTIONS) * QUESTION
-    return _work(study, model, settings["precision"], blocks * tokens, passes=2)
+    """All un-healed cuts of a model in one job. What is scored runs through the layers before a cut once for
+    all of them, what is generated through each cut."""
+    work = evaluation(study, model, suite)
+    n_layers, blocks = work.size.layers, study.blocks(study.expected(model))
+    branches = sum(n_layers - 1 - block.last for block in blocks if block.n)
+    kept = sum(n_layers - block.n for block in blocks)
+    scored, generated = _reading(study, suite)
+    tokens = (scored * (n_layers + branches) + generated * kept) / n_layers
+    work = _streamed(work, study.config["suites"][suite].get("loss", {}), states=len(blocks))
+    return replace(work, tokens=tokens)
 
 
 def pretraining(study: Study, model: str) -> Work:
     """Forward and backward, on the CPU."""
     settings = study.pretraining(model)
     tokens = settings["steps"] * settings["batch"] * settings["length"]
-    return Work(parameters(study, model), "fp32", 0, tokens, passes=6)
+    return replace(_work(study, model, "fp32", tokens, passes=6), gpus=0)
 
 
-def _work(study: Study, model: str, precision: str, tokens: float, passes: float) -> Work:
-    return Work(parameters(study, model), precision, study.gpus(model), tokens, passes)
+def _work(study: Study, model: str, precision: str, tokens: float, n: int = 0, passes: float = 2) -> Work:
+    card = CARDS[study.config["card"]]
+    return Work(size(study, model).without(n), precision, study.gpus(model), tokens, passes, card)
 
 
-def _streamed(work: Work, study: Study, model: str, settings: Mapping) -> Work:
-    """The work if its ``settings`` say that the model is streamed: two layers and the embeddings are in
-    memory, and the hidden states of all tokens, unless they are spilled."""
-    config = _config(study, model)
-    if not settings.get("stream") or config is None:
+def _streamed(work: Work, settings: Mapping, states: int = 1) -> Work:
+    """The work if its ``settings`` say that the model is streamed. So many ``states`` of every token wait
+    between two layers, unless they are spilled."""
+    if not settings.get("stream"):
         return work
-    text = config.get("text_config", config)
-    width = next((text[name] for name in WIDTH if text.get(name)), 0)
-    waiting = 0 if settings["spill"] else work.tokens * width * BYTES[work.precision] / 1e6
-    return replace(work, held=count({**text, "num_hidden_layers": 2}) / count(text), waiting_mb=waiting)
+    bytes_ = BYTES.get(work.precision, 2)
+    waiting = 0 if settings["spill"] else states * work.tokens * work.size.width * bytes_ / 1e6
+    return replace(work, streamed=True, waiting_mb=waiting)
 
 
-def parameters(study: Study, model: str) -> float:
-    """About how many weights a model has, from its config.json or the configuration of its training."""
-    config = _config(study, model)
-    return UNSEEN if config is None else count(config)
+# Texts
+
+# Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758).
+DOCUMENTS = {"allenai/c4": 500}
 
 
-def _config(study: Study, model: str) -> Mapping | None:
-    """The model's config.json, or the like of it for a model that is to be trained; None if not known yet."""
-    if study.source(model)["kind"] == "pretrain":
-        shape = study.pretraining(model)
-        names = {"hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers"}
-        return {name: shape[key] for name, key in names.items()}
-    return study.model_config(model)
+def document(study: Study, text: str) -> float:
+    """About how many tokens a document of a text has; infinite if that is not known."""
+    return DOCUMENTS.get(study.config["texts"][text]["source"], math.inf)
 
 
-def count(config: Mapping) -> float:
-    """About how many weights a config.json describes: attention with its grouped heads, three matrices in
-    each feed-forward layer and expert, embeddings."""
+def _document(study: Study, settings: Mapping) -> float:
+    return min(settings["length"], document(study, settings["text"]))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of lm-eval: its ``questions`` in ``parts`` sub-tasks, inputs of the model for each (choices of
+    one token share one), about the ``tokens`` of a question or an example and of a ``written`` answer, and
+    the ``shots`` that lm-eval shows by itself."""
+
+    questions: int
+    inputs: int
+    tokens: int
+    written: int = 0
+    shots: int = 0
+    parts: int = 1
+
+
+TASKS = {
+    "mmlu": Task(14_042, 1, 110, parts=57),
+    "boolq": Task(3_270, 1, 160),
+    "hellaswag": Task(10_042, 4, 110),
+    "gsm8k": Task(1_319, 1, 160, written=256, shots=5),
+}
+UNKNOWN = Task(10_000, 1, 500)
+WRITING = 3  # times what it costs to read a token, in batches as they are usual
+
+
+def _precision(study: Study, suite: str) -> str:
+    settings = study.config["suites"][suite]
+    return settings.get("loss", settings)["precision"]
+
+
+def _reading(study: Study, suite: str) -> tuple[float, float]:
+    """Tokens of a suite for one model: those of texts that are scored, and those of generation, in which a
+    written token counts as ``WRITING``."""
+    settings = study.config["suites"][suite]
+    if "loss" in settings:
+        return settings["loss"]["sequences"] * _document(study, settings["loss"]), 0
+    scored = generated = 0.0
+    for name in settings["tasks"]:
+        task = TASKS.get(name, UNKNOWN)
+        if "text" in settings:  # four short choices
+            task = Task(study.config["texts"][settings["text"]]["questions"], 4, 40)
+        questions = min(task.questions, (settings.get("limit") or math.inf) * task.parts)
+        shots = task.shots if settings.get("shots") is None else settings["shots"]
+        read = questions * task.inputs * task.tokens * (1 + shots)
+        if task.written:
+            generated += read + WRITING * questions * task.written
+        else:
+            scored += read
+    return scored, generated
+
+
+# Models
+
+UNGATED = {  # feed-forward networks of two matrices, not three
+    *("arcee", "apertus", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj"),
+    *("mpt", "nemotron", "opt", "phi", "starcoder2"),
+}
+TIED = {"bloom", "cohere", "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt"}
+
+
+def size(study: Study, model: str) -> Size:
+    """Of a model's config.json, or of the configuration of its training."""
+    if study.source(model)["kind"] != "pretrain":
+        return measure(study.model_config(model) or LLAMA_2_7B)
+    shape = study.pretraining(model)
+    names = {"hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers"}
+    return measure({name: shape[key] for name, key in names.items()})
+
+
+def measure(config: Mapping) -> Size:
+    """The size that a config.json describes; biases, norms and anything unusual are left out."""
+    kind = config.get("model_type")
+    tied = config.get("tie_word_embeddings")
     config = config.get("text_config", config)
 
     def get(*names: str, default: float) -> float:
         return next((config[name] for name in names if config.get(name)), default)
 
-    width = get(*WIDTH, default=0)
-    layers = get("num_hidden_layers", "n_layer", "n_layers", "num_layers", default=0)
+    width = get("hidden_size", "n_embd", "d_model", default=0)
     heads = get("num_attention_heads", "n_head", "n_heads", default=1)
     grouped = get("num_key_value_heads", default=heads)
-    attention = 2 * width * (heads + grouped) * get("head_dim", default=width / heads)
-    experts = get("num_local_experts", "num_experts", "n_routed_experts", default=0)
     ffn = get("intermediate_size", "n_inner", "ffn_dim", default=4 * width)
-    if experts:
-        ffn = experts * get("moe_intermediate_size", default=ffn)
-    embeddings = width * get("vocab_size", default=0) * (1 if config.get("tie_word_embeddings") else 2)
-    return layers * (attention + 3 * width * ffn) + embeddings
+    experts = get("num_local_experts", "num_experts", "n_routed_experts", default=0)
+    return Size(
+        layers=get("num_hidden_layers", "n_layer", "n_layers", "num_layers", default=0),
+        width=width,
+        # First-generation Qwen states twice the width of what it has.
+        ffn=get("moe_intermediate_size", default=ffn) if experts else ffn / 2 if kind == "qwen" else ffn,
+        attention=2 * width * (heads + grouped) * get("head_dim", default=width / heads),
+        matrices=2 if kind in UNGATED else 3,
+        experts=experts or 1,
+        active=get("num_experts_per_tok", "experts_per_token", default=1) if experts else 1,
+        vocabulary=get("vocab_size", default=0),
+        tied=kind in TIED if tied is None else tied,
+    )
+
+
+def cut_size(study: Study, model: str, block: Block) -> float:
+    """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. What lies
+    behind the block, the head, and a shard that the block begins in are written."""
+    whole = size(study, model)
+    kept = whole.without(block.n)
+    layer, bytes_of = whole.inside / whole.layers, weight_bytes(study, model)
+    written = (whole.layers - 1 - block.last) * layer + whole.outside
+    return min(bytes_of * kept.weights, bytes_of * written + SHARD)
+
+
+SHARD = 10e9  # bytes, at most usual
+
+
+def weight_bytes(study: Study, model: str) -> int:
+    """Bytes of a weight on the disk."""
+    if study.source(model)["kind"] == "pretrain":
+        return 4
+    config = study.model_config(model) or {}
+    return 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2

@@ -1,0 +1,32 @@
+"""Tell what a study will cost before it is run: jobs, tokens, disk, memory of the card, hours."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from deeper_layers import program
+
+
+def main(arguments):
+    from deeper_layers.files import replacing, write_json
+    from deeper_layers.plan import markdown, plan
+    from deeper_layers.study import Study
+
+    found = plan(Study(json.loads(arguments.config.read_text())))
+    page = markdown(found)
+    with replacing(arguments.out) as aside:
+        aside.write_text(page)
+    write_json(arguments.out.with_suffix(".json"), asdict(found))
+    program.tell(page)
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    p.add_argument(
+        "--config",
+        type=Path,
+        default="/dev/stdin",
+        help="JSON of the configuration, defaults filled in",
+    )
+    p.add_argument("--out", type=Path, required=True, help="Markdown page to write; a .json beside it")
+    program.run(main, p)

@@ -1,0 +1,232 @@
+"""What a study will cost: against the rules, against transformers' own models, and as `snakemake plan`."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT, full_config
+from small_study import run
+from test_studies import SCHEMA, cache, merged
+
+from deeper_layers import work
+from deeper_layers.blocks import FULL, Block, Choice, write_choices
+from deeper_layers.plan import markdown, plan, si
+from deeper_layers.study import Study
+
+LLAMA = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False, "torch_dtype": "float16"}
+CONFIGS = {  # what the models' own config.json say of their shape
+    "llama-2-7b": LLAMA
+    | {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 32},
+    "llama-2-13b": LLAMA
+    | {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40, "num_hidden_layers": 40},
+    "llama-2-70b": LLAMA
+    | {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64, "num_hidden_layers": 80}
+    | {"num_key_value_heads": 8},
+    "qwen-7b": {"model_type": "qwen", "vocab_size": 151936, "tie_word_embeddings": False}
+    | {"hidden_size": 4096, "intermediate_size": 22016, "num_attention_heads": 32, "num_hidden_layers": 32},
+    "qwen-14b": {"model_type": "qwen", "vocab_size": 152064, "tie_word_embeddings": False}
+    | {"hidden_size": 5120, "intermediate_size": 27392, "num_attention_heads": 40, "num_hidden_layers": 40},
+    "mistral-7b": {"model_type": "mistral", "vocab_size": 32000, "tie_word_embeddings": False}
+    | {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_hidden_layers": 32}
+    | {"num_key_value_heads": 8},
+    "phi-2": {"model_type": "phi", "vocab_size": 51200, "tie_word_embeddings": False}
+    | {"hidden_size": 2560, "intermediate_size": 10240, "num_attention_heads": 32, "num_hidden_layers": 32},
+}
+OTHERS = [
+    {"model_type": "qwen3", "vocab_size": 151936, "tie_word_embeddings": True, "head_dim": 128}
+    | {"hidden_size": 2048, "intermediate_size": 6144, "num_attention_heads": 16, "num_hidden_layers": 28}
+    | {"num_key_value_heads": 8},
+    {"model_type": "gemma3_text", "vocab_size": 262144, "head_dim": 256, "num_key_value_heads": 1}
+    | {"hidden_size": 1152, "intermediate_size": 6912, "num_attention_heads": 4, "num_hidden_layers": 26},
+    {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12},
+    {"model_type": "opt", "vocab_size": 50272, "hidden_size": 2048, "ffn_dim": 8192}
+    | {"num_hidden_layers": 24, "num_attention_heads": 32},
+    {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336}
+    | {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8}
+    | {"num_experts_per_tok": 2, "tie_word_embeddings": False},
+    {"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 2048, "moe_intermediate_size": 768}
+    | {"num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128}
+    | {"num_experts": 128, "num_experts_per_tok": 8, "intermediate_size": 6144, "tie_word_embeddings": False},
+]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The paper's study, its models' configurations in the cache, in a folder of its own."""
+    from snakemake.utils import validate
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    config = merged(ROOT / "studies/paper.yaml")
+    cache(tmp_path / "cache", config, CONFIGS)
+    validate(config, str(SCHEMA))
+
+    def read(**changes) -> Study:
+        return Study(copy.deepcopy(config) | changes)
+
+    return read
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), *OTHERS], ids=lambda config: config["model_type"])
+def test_sizes_are_those_of_transformers_models(config):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    size = work.measure(config)
+    if config["model_type"] == "qwen":  # which is run as Qwen2
+        config = config | {"model_type": "qwen2", "intermediate_size": config["intermediate_size"] // 2}
+        config["num_key_value_heads"] = config["num_attention_heads"]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    assert size.weights == pytest.approx(model.num_parameters(), rel=0.01)
+    assert size.without(3).weights < size.weights
+    layers = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
+    inside = sum(p.numel() for layer in model.modules() if layer is layers for p in layer.parameters())
+    if "moe" not in config["model_type"] and config["model_type"] != "mixtral":
+        assert size.inside == pytest.approx(inside, rel=0.01)
+    assert size.used <= size.weights
+
+
+def choose(study: Study, folder) -> None:
+    """Write blocks.csv of each model as if every l*(n) began in the middle of what is possible."""
+    for model in study.models:
+        n_layers = study.n_layers(model)
+        choices = [Choice("similarity", FULL, 0.0)]
+        choices += [Choice("similarity", Block((n_layers - n) // 2, n), 0.1) for n in range(1, n_layers)]
+        path = folder / f"results/paper/{model}/blocks.csv"
+        path.parent.mkdir(parents=True)
+        write_choices(path, choices)
+
+
+def test_before_the_blocks_are_chosen_all_is_an_upper_bound(study, tmp_path):
+    before = plan(study())
+    assert before.stages["heal"].jobs == sum(study().n_layers(m) - 1 for m in study().models) + 79
+    assert before.stages["evaluate_healed"].jobs == 5 * before.stages["heal"].jobs
+    choose(study(), tmp_path)
+    after = plan(study())
+    assert after.total.jobs <= before.total.jobs and after.total.gpu_hours < before.total.gpu_hours
+    assert after.total.bytes < before.total.bytes and after.stages["blocks"].done == 7
+    for stage, cost in before.stages.items():
+        assert after.stages[stage].jobs <= cost.jobs
+    assert before.total.jobs == sum(cost.jobs for cost in before.stages.values())
+
+
+def test_what_is_done_costs_nothing_more(study, tmp_path):
+    before = plan(study()).models["phi-2"]
+    for name in ("download.json", "distances.csv", "pruned/mmlu/index.json"):
+        path = tmp_path / "results/paper/phi-2" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    after = plan(study()).models["phi-2"]
+    assert (after.jobs, after.done) == (before.jobs, 3)
+    assert before.bytes - after.bytes == 2 * work.size(study(), "phi-2").weights  # the download
+    assert after.gpu_hours < before.gpu_hours and after.tokens < before.tokens - 10_000 * 500
+
+
+def test_a_70b_model_in_four_bits_fits_one_card_of_80_gb_and_16_bits_do_not(study):
+    found = {(m.model, m.stage): m for m in plan(study()).memory}
+    largest = found["llama-2-70b", "evaluate_pruned"]
+    assert largest.arithmetic == "68.45 G x 0.52 + 0.52 G x 2" and 35 < largest.weights < 37.5
+    assert all(m.fits for m in found.values())
+    assert "1.1 x 36.6 + 6.0 = 46.3" in markdown(plan(study()))
+    distances = study().config["distances"] | {"precision": "bf16"}
+    (said,) = [warning for warning in plan(study(distances=distances)).warnings if "in bf16" in warning]
+    assert said == (
+        "llama-2-70b, distances in bf16: 158 GB do not fit the 80 GB of a100-80gb; take precision nf4, or a "
+        "larger card"
+    )
+    small = plan(study(card="a100-40gb"))
+    assert {m.model for m in small.memory if not m.fits} == {"llama-2-70b"}
+    assert "take a card with more memory" in small.warnings[0]
+
+
+def test_hours_follow_the_card_and_the_layers_removed(study):
+    paper = study()
+    whole, half = (
+        work.healing(paper, "llama-2-70b", "healed"),
+        work.healing(paper, "llama-2-70b", "healed", 40),
+    )
+    assert 0.4 < half.seconds / whole.seconds < 0.51 and half.gpu_mem_mb() < whole.gpu_mem_mb()
+    faster = work.healing(study(card="h100-80gb"), "llama-2-70b", "healed")
+    assert whole.seconds / faster.seconds == pytest.approx(989 / 312)
+    # 5,000 steps of 16 rows of 1,000 tokens, 6 operations for each of 69 billion weights
+    assert whole.seconds == pytest.approx(5000 * 16 * 1000 * 6 * 68.7e9 / (0.2 * 312e12), rel=0.01)
+
+
+def test_the_layers_before_a_cut_are_counted_once_for_what_is_scored(study):
+    """One model, n = 4: the deepest block leaves one layer to run again; a text is generated by each cut."""
+    paper = study(study=study().config["study"] | {"models": ["llama-2-7b"], "remove": [4]})
+    paper.strategies = ["deepest"]
+    one = work.evaluation(paper, "llama-2-7b", "boolq").tokens
+    assert work.family(paper, "llama-2-7b", "boolq").tokens == pytest.approx(one * 33 / 32)
+    one = work.evaluation(paper, "llama-2-7b", "gsm8k").tokens
+    assert work.family(paper, "llama-2-7b", "gsm8k").tokens == pytest.approx(one * 60 / 32)
+
+
+def test_questions_are_counted_by_limit_and_examples(study):
+    paper = study()
+    mmlu = paper.config["suites"]["mmlu"]
+
+    def tokens(**settings):
+        paper.config["suites"]["mmlu"] = mmlu | settings
+        return work.evaluation(paper, "phi-2", "mmlu").tokens
+
+    assert tokens(shots=0) == 14_042 * 110 and tokens() == 6 * 14_042 * 110
+    assert tokens(shots=0, limit=10) == 570 * 110
+
+
+def test_a_full_disk_is_foretold(study, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**12))
+    (said,) = plan(study()).warnings
+    assert "results/paper and " in said and "and 1 TB are free; shorten study.remove" in said
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**15))
+    assert plan(study()).warnings == []
+
+
+def test_weights_in_the_cache_are_not_counted_again(study, tmp_path):
+    before = plan(study()).models["phi-2"].bytes
+    (config,) = (tmp_path / "cache/models--microsoft--phi-2").rglob("config.json")
+    (config.parent / "model.safetensors").write_bytes(bytes(10**6))
+    assert before - plan(study()).models["phi-2"].bytes == 10**6
+
+
+def test_models_that_are_not_at_hand_are_named(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    shutil.rmtree(tmp_path / "cache/models--microsoft--phi-2")
+    page = markdown(plan(study()))
+    (said,) = [line for line in page.splitlines() if line.startswith("Taken for a Llama-2-7B")]
+    assert "microsoft/phi-2 (`hf download ID config.json" in said
+
+
+def test_the_command_plans_and_runs_nothing_else(tmp_path):
+    """The default study, in an empty folder."""
+    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    output = run(tmp_path, "plan", "--cores", "1")
+    found = sorted(path.name for path in (tmp_path / "results").rglob("*") if path.is_file())
+    assert [name for name in found if name[0] != "."] == ["plan.json", "plan.log", "plan.md"]
+    page = (tmp_path / "results/plan.md").read_text()
+    assert page in output and "| embedded " in page and "hours of one a100-80gb" in page
+    facts = json.loads((tmp_path / "results/plan.json").read_text())
+    assert facts["total"]["done"] == 0 and facts["total"]["gpu_hours"] == 0 < facts["total"]["cpu_hours"]
+    stages = {stage: cost["jobs"] for stage, cost in facts["stages"].items()}
+    assert stages["pretrain"] == stages["adopt"] == stages["distances"] == stages["table"] == 1
+    assert stages["heal"] == 17 and stages["cut"] == 16 and stages["evaluate_healed"] == 34
+    # Told anew although its page is there, and of what is there by now.
+    (tmp_path / "results/texts/world").mkdir(parents=True)
+    (tmp_path / "results/texts/world/train.jsonl").write_text("")
+    assert ", 1 of them done" in run(tmp_path, "plan", "--cores", "1")
+
+
+def test_cards_have_the_names_of_the_schema():
+    schema = yaml.safe_load(SCHEMA.read_text())
+    assert list(work.CARDS) == schema["properties"]["card"]["enum"]
+    assert full_config()["card"] in work.CARDS
+
+
+def test_numbers_are_short():
+    assert [si(n) for n in (0, 999, 1234, 5.12e6, 9.996e9, 3e15)] == [
+        *("0 ", "999 ", "1.23 k", "5.12 M", "10 G", "3e+03 T")
+    ]
