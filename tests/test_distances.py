@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deeper_layers.distances import AngularDistances, angular_distances, batches_by_length
+from deeper_layers.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,35 @@ def test_equal_and_opposite_states_are_at_0_and_1_and_never_nan():
     assert distances.mean[0, 1] == pytest.approx(0, abs=1e-7)
     assert distances.mean[0, 2] == pytest.approx(1, abs=1e-7)
     assert not distances.mean.isnan().any() and not distances.stderr.isnan().any()
+
+
+def test_batches_shrink_when_the_gpu_is_full(model, documents, oracle):
+    """A GPU that holds 20 tokens: each size that does not fit is met once, and every document counts once."""
+    refused, computed = [], []
+
+    def full(module, args, kwargs):
+        rows, length = (args[0] if args else kwargs["hidden_states"]).shape[:2]
+        if rows * length > 20:
+            refused.append(rows * length)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        computed.append(rows * length)
+
+    with model.model.layers[3].register_forward_pre_hook(full, with_kwargs=True):
+        distances = angular_distances(model, documents, 10_000)
+    mean = distances.mean
+    assert distances.samples == len(documents)
+    for (first, n), values in oracle.items():
+        assert float(mean[first, first + n]) == pytest.approx(np.mean(values), abs=2e-6)
+    assert refused == [8 * 12, 4 * 12, 2 * 12] and max(computed) <= 20
+
+    def always_full(*_):
+        raise torch.OutOfMemoryError
+
+    with (
+        model.model.layers[3].register_forward_pre_hook(always_full),
+        pytest.raises(UserError, match="one document of 12 tokens does not fit into GPU memory.*nf4"),
+    ):
+        angular_distances(model, documents, 10_000)
 
 
 def test_memory_does_not_grow_with_samples():

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .errors import UserError
 from .files import replacing
 from .layers import decoder_layers
 from .program import Progress
@@ -132,8 +133,8 @@ def angular_distances(
     """The distances of all (first, n) over ``documents`` (int64 [T] each), at the cost of one forward pass.
 
     The decoder runs without the language-model head. Rows are padded on the right and carry no mask:
-    under causal attention a final token does not see what follows it. A batch that does not fit the GPU
-    is halved.
+    under causal attention a final token does not see what follows it. When a batch does not fit the GPU,
+    it and all later ones are halved; UserError if not even one document fits.
     """
     layers = decoder_layers(model)
     device = next(model.parameters()).device
@@ -141,26 +142,35 @@ def angular_distances(
     decoder = model.base_model
     at: list[Tensor] = [torch.empty(0)]
 
-    def run(batch: list[int]) -> None:
+    def fits(batch: list[int]) -> bool:
         ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch]))
         try:
             decoder(input_ids=ids, use_cache=False)
         except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            half = len(batch) // 2
-            run(batch[:half])
-            run(batch[half:])
-            return
+            return False
         sums.add(torch.stack(states))
+        return True
 
+    batches = batches_by_length([len(d) for d in documents], batch_tokens)[::-1]
     with (
         boundary_states(layers, at) as states,
         Progress("distances", len(documents)) as progress,
     ):
-        for batch in batches_by_length([len(d) for d in documents], batch_tokens):
-            run(batch)
-            progress.update(len(batch))
+        while batches:
+            if fits(batches[-1]):
+                progress.update(len(batches.pop()))
+                continue
+            longest, rows = len(documents[batches[-1][0]]), len(batches[-1])
+            if rows == 1:
+                raise UserError(
+                    f"one document of {longest} tokens does not fit into GPU memory: measure the distances "
+                    "with precision nf4, with less length, or on a card with more memory"
+                )
+            states.clear()
+            torch.cuda.empty_cache()
+            rest = [i for batch in reversed(batches) for i in batch]
+            smaller = batches_by_length([len(documents[i]) for i in rest], longest * (rows // 2))
+            batches = [[rest[i] for i in batch] for batch in reversed(smaller)]
     return sums
 
 
