@@ -79,6 +79,11 @@ class Checkpoint:
             and path.is_file()
         )
 
+    @property
+    def code(self) -> list[Path]:
+        """Python files that come with the model, sorted; only for one that is trusted."""
+        return sorted(self.folder.glob("*.py"))
+
 
 @dataclass(frozen=True)
 class LayerNames:
@@ -197,10 +202,10 @@ def cut(
     with writing(base.folder, target):
         _check_room(base, shards, target)
         known = _write_shards(base, shards, target, parent["files"])
+        for path in base.small_files + (base.code if trust_remote_code else []):
+            safetensors_io.copy_file(path, target / path.name)
         write_json(target / "config.json", raw_config)
         _check_config(target, expected, trust_remote_code)
-        for path in base.small_files:
-            safetensors_io.copy_file(path, target / path.name)
         write_manifest(
             target,
             parent["model"],
@@ -234,11 +239,9 @@ def adopt(
     for path in base.small_files:
         if path.suffix == ".json":
             _read_json(path)
-    paths = [base.folder / "config.json", *base.small_files]
+    paths = [base.folder / "config.json", *base.small_files, *(base.code if trust_remote_code else [])]
     if not reshard:
         paths += [base.folder / name for name in [*base.shards, *([INDEX] if base.sharded else [])]]
-    if trust_remote_code:
-        paths += sorted(base.folder.glob("*.py"))
     with writing(base.folder, target):
         known = {}
         if reshard:

@@ -103,7 +103,8 @@ def _base(study: Study, model: str) -> Iterable[Job]:
     if model in study.converted("qwen"):
         yield _job(study, "convert_qwen", model, full, disk=weights)
     else:
-        yield _job(study, "adopt", model, full)
+        copied = study.config["models"][model]["reshard"]
+        yield _job(study, "adopt", model, full, disk=weights if copied else 0)
     for text, split in sorted({(reader["text"], reader["split"]) for reader in _readers(study, model)}):
         documents = study.config["texts"][text][split]
         tokens = min(work.document(study, text), TEXT) * documents

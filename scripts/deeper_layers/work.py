@@ -331,13 +331,13 @@ def measure(config: Mapping) -> Size:
 
 
 def cut_size(study: Study, model: str, block: Block) -> float:
-    """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. What lies
-    behind the block, the head, and a shard that the block begins in are written."""
-    whole = size(study, model)
-    kept = whole.without(block.n)
-    layer, bytes_of = whole.inside / whole.layers, weight_bytes(study, model)
-    written = (whole.layers - 1 - block.last) * layer + whole.outside
-    return min(bytes_of * kept.weights, bytes_of * written + SHARD)
+    """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. Written are the
+    layers behind the block and, unless each has a shard of its own, what may share a shard with them."""
+    whole, bytes_of = size(study, model), weight_bytes(study, model)
+    behind = bytes_of * whole.inside * (whole.layers - 1 - block.last) / whole.layers
+    if study.config["models"][model]["reshard"]:
+        return behind
+    return min(behind + bytes_of * whole.outside + SHARD, bytes_of * whole.without(block.n).weights)
 
 
 SHARD = 10e9  # bytes, at most usual

@@ -1,0 +1,98 @@
+"""A model that brings its own Python code: run in every stage once it is trusted, refused before."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_heal import RECIPE, counting
+from transformers import AutoModelForCausalLM
+
+from deeper_layers import checkpoint
+from deeper_layers.adapters import load_healed
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.distances import angular_distances
+from deeper_layers.errors import UserError
+from deeper_layers.family import Family
+from deeper_layers.files import read_json, write_json
+from deeper_layers.heal import heal
+from deeper_layers.layers import removed
+from deeper_layers.loss import losses
+from deeper_layers.models import load_model
+from deeper_layers.tokens import Tokens, write_tokens
+
+CODE = {
+    "configuration_own.py": """
+from transformers import LlamaConfig
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+""",
+    # A Llama whose logits have another sign: transformers' own class would give other numbers.
+    "modeling_own.py": """
+from transformers import LlamaForCausalLM
+from .configuration_own import OwnConfig
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+    def forward(self, *args, **named):
+        output = super().forward(*args, **named)
+        output.logits = -output.logits
+        return output
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    from test_heal import tiny_llama
+
+    folder = tmp_path_factory.mktemp("own")
+    tiny_llama(layers=4).save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"]}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }
+    write_json(folder / "config.json", config)
+    for name, code in CODE.items():
+        (folder / name).write_text(code)
+    return folder
+
+
+def test_it_is_refused_unless_it_is_trusted(own, tmp_path):
+    with pytest.raises(UserError, match="asks to run code of its own .*trust_remote_code: true for"):
+        checkpoint.adopt(own, "own", tmp_path / "full")
+    assert not list((tmp_path / "full").glob("*"))
+
+
+def test_its_code_runs_in_every_stage(own, tmp_path):
+    full, cut, block = tmp_path / "full", tmp_path / "cut", Block(1, 2)
+    checkpoint.adopt(own, "own", full, trust_remote_code=True)
+    checkpoint.verify(full, trust_remote_code=True)
+    checkpoint.cut(full, block, cut, trust_remote_code=True)
+    checkpoint.verify(cut, full, trust_remote_code=True)
+    assert {name for name in CODE} <= read_json(cut / "manifest.json")["files"].keys()
+
+    texts = counting(20, seed=0)
+    write_tokens(tmp_path / "train.safetensors", texts)
+    documents = Tokens(tmp_path / "train.safetensors").first(20, 16)
+    model = load_model(full, trust_remote_code=True)
+    assert type(model).__name__ == "OwnForCausalLM"
+    assert angular_distances(model, documents).samples == 20
+    together = losses(Family(model, [FULL, block]), documents, "test")
+    alone = losses(Family(load_model(cut, trust_remote_code=True), [FULL]), documents, "test")
+    expected = alone[FULL]["results"]["loss"]["loss"]
+    assert together[block]["results"]["loss"]["loss"] == pytest.approx(expected, abs=1e-5)
+
+    ids = torch.tensor([texts[0][:8]])
+    with removed(model, block), torch.no_grad():
+        logits = model(ids).logits
+        theirs = AutoModelForCausalLM.from_pretrained(cut, trust_remote_code=True)(ids).logits
+        torch.testing.assert_close(logits, theirs)
+
+    places = cut, tmp_path / "train.safetensors", tmp_path / "out", tmp_path / "state"
+    heal(*places, replace(RECIPE, packing=False), trust_remote_code=True)
+    healed = load_healed(cut, tmp_path / "out/adapter", trust_remote_code=True)
+    assert type(healed.get_base_model()).__name__ == "OwnForCausalLM"
