@@ -331,8 +331,8 @@ def measure(config: Mapping) -> Size:
 
 
 def cut_size(study: Study, model: str, block: Block) -> float:
-    """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. Written are the
-    layers behind the block and, unless each has a shard of its own, what may share a shard with them."""
+    """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. Written are
+    the layers behind the block and, unless each has a shard of its own, what may share one with them."""
     whole, bytes_of = size(study, model), weight_bytes(study, model)
     behind = bytes_of * whole.inside * (whole.layers - 1 - block.last) / whole.layers
     if study.config["models"][model]["reshard"]:
