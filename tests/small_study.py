@@ -91,15 +91,15 @@ def prepare(folder: Path, study: dict = STUDY) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
-    """The documented command in ``folder``, with more arguments; its output goes through one pipe."""
+def start(folder: Path, *arguments: str, output=subprocess.PIPE, **environment: str) -> subprocess.Popen:
+    """The documented command in ``folder``, with more arguments; all that it says goes to ``output``."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments],
         cwd=folder,
         env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment,
         text=True,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Starts a real Slurm of one node with one GPU on this machine: up.sh ROOT. As root; without systemd, cgroups
-# and accounting. Needs: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge
+# Starts a real Slurm of one node with four CPUs and one GPU on this machine, whatever it has: up.sh ROOT.
+# As root; without systemd, cgroups and accounting. Needs:
+# apt-get install --no-install-recommends slurmctld slurmd slurm-client munge
 set -euo pipefail
 ROOT=${1:?usage: up.sh ROOT}
 HOST=$(hostname -s)
@@ -45,6 +46,7 @@ SlurmctldLogFile=$ROOT/log/slurmctld.log
 SlurmdLogFile=$ROOT/log/slurmd.log
 SlurmctldPort=26817
 SlurmdPort=26818
+SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -62,7 +64,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc=$ROOT/log/jobs
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=$HOST CPUs=$(nproc) RealMemory=$MEMORY Gres=gpu:fake:1 State=UNKNOWN
+NodeName=$HOST CPUs=4 RealMemory=$MEMORY Gres=gpu:fake:1 State=UNKNOWN
 PartitionName=DEFAULT Nodes=$HOST MaxTime=60 DefaultTime=10 State=UP PreemptMode=OFF
 PartitionName=cpu Default=YES
 PartitionName=gpu

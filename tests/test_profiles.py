@@ -1,0 +1,92 @@
+"""Each profile plans a small study that asks for a GPU. ``test_slurm.py`` runs two on a real Slurm."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from small_study import changed, prepare, run
+
+PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/config.yaml"))
+RULES = {
+    name
+    for path in (ROOT / "rules").glob("*.smk")
+    for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
+}
+PLUGINS = {"slurm": "snakemake_executor_plugin_slurm"}
+PLUGINS |= dict.fromkeys(["generic", "kubernetes"], "snakemake_executor_plugin_cluster_generic")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = prepare(tmp_path_factory.mktemp("study"), changed(models__tiny__gpus=1))
+    (folder / "profiles").symlink_to(ROOT / "profiles")  # some name files of theirs
+    return folder
+
+
+def needs_plugin(profile: Path) -> None:
+    plugin = PLUGINS.get(profile.name)
+    if plugin and not importlib.util.find_spec(plugin):
+        pytest.skip(f"no {plugin}: pip install -r envs/cluster.txt")
+
+
+def test_there_are_five():
+    assert [path.name for path in PROFILES] == ["a100", "default", "generic", "kubernetes", "slurm"]
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_a_study_is_planned_with_it(folder, profile):
+    needs_plugin(profile)
+    output = run(folder, "--dry-run", "--workflow-profile", f"profiles/{profile.name}")
+    assert f"profile profiles/{profile.name}" in output
+    stats = re.search(r"Job stats:\n.*?\n-+.*?\n(.*?)\ntotal ", output, re.S)[1].splitlines()
+    assert {"adopt", "tokenise", "distances", "blocks", "table"} <= {line.split()[0] for line in stats}
+    settings = yaml.safe_load((profile / "config.yaml").read_text())
+    assert set(settings.get("set-resources", {})) <= RULES  # Snakemake ignores a name that it does not know
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_it_says_its_command_and_every_setting_what_it_is_for(profile):
+    lines = (profile / "config.yaml").read_text().splitlines()
+    command = "snakemake" + (
+        f" --workflow-profile profiles/{profile.name}" if profile.name != "default" else ""
+    )
+    assert any(line.startswith("#") and command in line for line in lines[:2])
+    plain = {"executor", "resources", "default-resources", "cluster-generic-submit-cmd"}
+    for line in lines:
+        assert line[:1] in ("#", " ") or "#" in line or line.split(":")[0] in plain, line
+
+
+def test_what_a_kubernetes_job_is_made_of(tmp_path, monkeypatch):
+    """Only kubectl is not real: it keeps what it is given."""
+    kubectl = tmp_path / "bin/kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text(f"#!/bin/sh\ncat > {tmp_path}/job.yaml; echo job.batch/deeper-layers-x\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}:/usr/bin:/bin")
+    options = [
+        "--image",
+        "registry.example.org/x:1",
+        "--claim",
+        "studies",
+        "--mount",
+        "/studies",
+        "--cpus",
+        "8",
+    ]
+    options += ["--node-selector", "nvidia.com/gpu.product=A100", "--memory", "9000M", "--minutes", "30"]
+    for gpus in ("0", "1"):
+        submit = [ROOT / "profiles/kubernetes/submit.sh", *options, "--gpus", gpus, "/studies/job.sh"]
+        assert subprocess.run(submit, capture_output=True, text=True, check=True).stdout.startswith(
+            "job.batch/"
+        )
+        job = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]
+        pod = job["template"]["spec"]
+        (container,) = pod["containers"]
+        assert job["activeDeadlineSeconds"] == 1800 and container["command"][-1] == "/studies/job.sh"
+        assert container["resources"]["limits"].get("nvidia.com/gpu", 0) == int(gpus)
+        assert pod.get("nodeSelector", {}) == ({"nvidia.com/gpu.product": "A100"} if gpus == "1" else {})
+        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "studies"
