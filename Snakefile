@@ -16,14 +16,22 @@ include: "rules/blocks.smk"
 include: "rules/checkpoints.smk"
 include: "rules/heal.smk"
 include: "rules/evaluate.smk"
+include: "rules/speed.smk"
 include: "rules/table.smk"
 include: "rules/figures.smk"
 include: "rules/plan.smk"
+include: "rules/summary.smk"
+include: "rules/export.smk"
+
+
+onsuccess:
+    show_summary()
 
 
 rule all:
     default_target: True
     input:
         rules.table.output,
+        rules.summary.output,
         rules.figures.input,
     localrule: True

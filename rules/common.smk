@@ -1,7 +1,9 @@
 # The study behind the rules: the configuration, checked, and what several stages ask of it.
 import json
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -32,12 +34,29 @@ def read_study() -> Study:
 
 study = read_study()
 OUT = study.out
+STARTED = time.time()
+KINDS = ["svg", "pdf", "png"]  # every figure
 
 if study.unseen and workflow.is_main_process:
     unseen = ", ".join(study.source(model)["id"] for model in study.unseen)
     logger.info(
         f"Not in the Hugging Face cache yet, number of layers unknown: {unseen}"
     )
+
+
+def study_command(target):
+    """What a user types for a target of this study."""
+    overlays = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    return " ".join(
+        ["snakemake", target, *(f"--configfile {path}" for path in overlays)]
+    )
+
+
+def show_summary():
+    """The summary in the terminal, if this run made it."""
+    path = Path(OUT) / "summary.md"
+    if workflow.is_main_process and path.exists() and path.stat().st_mtime > STARTED:
+        logger.info(f"\n{path.read_text()}")
 
 
 def names(known):
@@ -87,6 +106,12 @@ def evaluations(wildcards):
     return files
 
 
+def speeds(wildcards):
+    """What was measured of every model, if the study asks for it."""
+    asked = config["study"]["speed"]
+    return [f"{OUT}/{model}/speed.csv" for model in study.models if asked]
+
+
 def pretraining_work(wildcards):
     return work.pretraining(study, wildcards.model)
 
@@ -107,6 +132,46 @@ def family_work(wildcards):
 def evaluation_work(wildcards):
     n = Block.parse(wildcards.block).n
     return work.evaluation(study, wildcards.model, wildcards.suite, n)
+
+
+def speed_work(wildcards):
+    return work.speed(study, wildcards.model)
+
+
+def merging_work(wildcards):
+    return work.merging(study, wildcards.model, wildcards.block)
+
+
+def healing_files(wildcards):
+    """What healed an exported cut; nothing if it is the un-healed one."""
+    if wildcards.treatment == "pruned":
+        return []
+    return [
+        f"{OUT}/{wildcards.model}/{wildcards.treatment}/{wildcards.block}/heal.json"
+    ]
+
+
+def exported_scores(wildcards):
+    """The evaluations of an exported cut."""
+    folder, block = f"{OUT}/{wildcards.model}/{wildcards.treatment}", wildcards.block
+    if wildcards.treatment == "pruned":
+        return [f"{folder}/{suite}/index.json" for suite in study.suites]
+    return [f"{folder}/{block}/{suite}.json" for suite in study.suites]
+
+
+def exports(wildcards):
+    """The folders of what export names."""
+    if not study.config["export"]:
+        example = f"{study.models[0]}/{[*study.recipes, 'pruned'][0]}/4"
+        sys.exit(
+            "error: nothing to export: name it as MODEL/TREATMENT/N, for example "
+            f"{study_command('export')} --config 'export=[{example}]'"
+        )
+    found = []
+    for model, treatment, cut in map(study.exported, study.config["export"]):
+        block = study.exported_block(cut, blocks_csv(model))
+        found.append(f"{OUT}/export/{model}-{block}-{treatment}")
+    return found
 
 
 def needs(work_of):

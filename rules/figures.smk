@@ -1,5 +1,4 @@
 # The figures, each a job of its own: those of a model, and those that show all models together.
-KINDS = ["svg", "pdf", "png"]
 
 
 rule figure_distances:
@@ -22,6 +21,29 @@ rule figure_distances:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
         "python $SCRIPTS/figure.py {wildcards.figure} --distances {input} "
+        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
+
+
+rule figure_speed:
+    input:
+        f"{OUT}/{{model}}/speed.csv",
+    output:
+        multiext(
+            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        ),
+    log:
+        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
+    wildcard_constraints:
+        figure="speed",
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        code=code("figure"),
+    message:
+        "Drawing {wildcards.figure} of {wildcards.model}"
+    shell:
+        "python $SCRIPTS/figure.py {wildcards.figure} --speed {input} "
         "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
 
 
@@ -79,7 +101,7 @@ rule figures:
             "{out}/figures/{model}/{figure}.{kind}",
             out=OUT,
             model=study.models,
-            figure=study.distance_figures + study.model_figures,
+            figure=study.distance_figures + study.speed_figures + study.model_figures,
             kind=KINDS,
         ),
         expand(

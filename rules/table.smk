@@ -8,6 +8,7 @@ rule table:
             "{out}/{model}/checkpoints/full/manifest.json", out=OUT, model=study.models
         ),
         evaluations=evaluations,
+        speed=speeds,
     output:
         tables=expand("{out}/table.{kind}", out=OUT, kind=["csv", "md", "html"]),
         levels=f"{OUT}/levels.csv",

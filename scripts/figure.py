@@ -37,6 +37,10 @@ def inputs(arguments, accepted: set[str]) -> dict:
         if not arguments.distances:
             raise UserError(f"the figure {arguments.name} needs --distances results/MODEL/distances.csv ...")
         given["distances"] = {path.parent.name: pd.read_csv(path) for path in arguments.distances}
+    if "speed" in accepted:
+        if not arguments.speed:
+            raise UserError(f"the figure {arguments.name} needs --speed results/MODEL/speed.csv")
+        given["speed"] = read_table(arguments.speed)
     for name in {"table", "levels"} & accepted:
         given[name] = read_table(getattr(arguments, name))
     return given
@@ -50,6 +54,7 @@ if __name__ == "__main__":
     p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="the results table")
     p.add_argument("--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority")
     p.add_argument("--distances", nargs="+", type=Path, help="distances.csv, in the folders of the models")
+    p.add_argument("--speed", type=Path, help="speed.csv of the model")
     for name, meaning in OPTIONS.items():
         several = {"nargs": "+"} if name.endswith("s") else {}
         p.add_argument(f"--{name}", metavar="NAME", help=meaning, **several)

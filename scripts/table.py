@@ -13,6 +13,7 @@ def main(arguments):
         arguments.suites,
         arguments.controls,
         arguments.c4,
+        arguments.speed,
     )
     for path in arguments.out:
         table.write(rows, path)
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     p.add_argument("--controls", **names, help="those of the recipes that also healed the full model")
     p.add_argument("--suites", **names, help="evaluations to gather")
     p.add_argument("--c4", **names, help="those of the evaluations that are the paper's loss, that of C4")
+    p.add_argument("--speed", action="store_true", help="with memory and speed, from each speed.csv")
     p.add_argument("--out", nargs="+", type=Path, required=True, help="the table: .csv, .md, .html")
     p.add_argument("--levels", type=Path, help="also write the chance and majority levels, as .csv")
     program.run(main, p)

@@ -48,6 +48,7 @@ def table():
                 **{"model": model, "strategy": strategy, "n": n, "block": block, "treatment": treatment},
                 **{"n_layers": N_LAYERS, "layers": N_LAYERS - n, "fraction_removed": n / N_LAYERS},
                 **{"parameters": 100 - n, "bytes": 400 - 4 * n, "distance": 0.1 * n + 0.01 * first},
+                **{"memory_bytes": 500 - 40 * n, "prefill": 1000 + 90 * n, "decode": 100 / (1 - 0.1 * n)},
                 **{"knowledge": random.uniform(0.3, 0.9), "knowledge_stderr": 0.02},
                 **{"guess": 0.51, "guess_stderr": 0.02},
                 **{"loss": random.uniform(1, 4), "loss_stderr": 0.1},
@@ -70,6 +71,19 @@ def levels(table):
     rows += [("loss", "chance", 5.0), ("normalised_loss", "chance", 1.0)]
     rows = [(model, *row) for model in table.model.unique() for row in rows]
     return pd.DataFrame(rows, columns=["model", "metric", "level", "value"])
+
+
+@pytest.fixture
+def speed(table):
+    """The speed.csv of model a: a decoding step takes 10 ms less a tenth of that for each layer."""
+    rows = table[(table.model == "a") & (table.treatment == "pruned") & (table.strategy == "similarity")]
+    ends = {
+        f"{name}_{end}": rows[name] * by for name in ("prefill", "decode") for end, by in QUARTILES.items()
+    }
+    return rows.assign(**ends)
+
+
+QUARTILES = {"low": 0.9, "high": 1.1}
 
 
 def select(table, **where):
@@ -280,12 +294,50 @@ def test_distance_loss_shows_the_loss_added(table):
     np.testing.assert_allclose(dots, np.column_stack([rows.distance, rows.loss - 1.0]))
 
 
+# What a cut saves
+
+
+def test_speed_is_drawn_as_time_and_in_per_cent_of_the_unpruned(speed):
+    times, sizes = figures.speed(speed).axes
+    x = 100 * speed.fraction_removed
+    law = np.array([[0, 100], [100, 0]])
+    for ax in (times, sizes):
+        np.testing.assert_array_equal(lines(ax, linestyle="--"), [law])
+    prefill, decode = lines(times, linestyle="-")
+    np.testing.assert_allclose(decode, np.column_stack([x, 100 - 10 * speed.n]))
+    np.testing.assert_allclose(prefill[:, 1], 100 * 1000 / speed.prefill)
+    band = times.collections[1].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((50 / 1.1, 100 / 0.9))
+    memory, disk = lines(sizes, linestyle="-")
+    np.testing.assert_allclose(memory[:, 1], 100 * (500 - 40 * speed.n) / 500)
+    np.testing.assert_allclose(disk[:, 1], 100 - speed.n)
+
+
+def test_the_front_has_what_nothing_else_beats(table, levels):
+    points = pd.DataFrame({"x": [1, 2, 2, 3, 3], "y": [5, 4, 3, 1, 1]}, index=list("abcde"))
+    assert points[figures.front(points.x, points.y)].index.tolist() == ["a", "b", "d", "e"]
+    figure = figures.pareto(table[table.model == "a"], levels, metrics=["loss"])
+    faster, memory = figure.axes
+    rows = table[(table.model == "a") & table.treatment.isin(["pruned", "healed"])]
+    rows = rows[(rows.n > 0) | (rows.treatment == "pruned")]
+    [front] = [line for line in lines(faster, linestyle="-", marker="None") if len(line) > 2]
+    assert front[0, 1] == rows.loss.min() and front[-1, 0] == pytest.approx(1 / (1 - 0.1 * rows.n.max()))
+    for x, y in front:  # no cut is faster and has less loss
+        assert not ((1 / (1 - 0.1 * rows.n) > x + 1e-9) & (rows.loss < y - 1e-9)).any()
+    assert {text.get_text() for text in faster.texts} <= {str(n) for n in range(N_LAYERS)}
+    assert memory.get_xlim()[0] > memory.get_xlim()[1]  # less memory is to the right
+    with pytest.raises(UserError, match="study.speed: true"):
+        figures.pareto(table[table.model == "a"].drop(columns="decode"), levels)
+
+
 # All figures
 
 
-def draw_all(table, levels, distances):
+def draw_all(table, levels, distances, speed):
     for name, draw in FIGURES.items():
-        if name.startswith("distance-") and name != "distance-loss":
+        if name == "speed":
+            yield name, draw(speed)
+        elif name.startswith("distance-") and name != "distance-loss":
             yield name, draw(distances)
         else:
             data = {"table": table[table.model == "a"]}
@@ -294,12 +346,12 @@ def draw_all(table, levels, distances):
             yield name, draw(**data)
 
 
-def test_without_healing_the_un_healed_curves_remain(table, levels, distances):
+def test_without_healing_the_un_healed_curves_remain(table, levels, distances, speed):
     bare = table[table.treatment == "pruned"]
-    for name, figure in draw_all(bare, levels, distances):
-        if not name.startswith("distance-"):
+    for name, figure in draw_all(bare, levels, distances, speed):
+        if not name.startswith(("distance-", "speed")):
             curves = [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() != "None"]
-            assert {line.get_linestyle() for line in curves} <= {":"}, name
+            assert {line.get_linestyle() for line in curves} <= {":", "None"}, name
 
 
 def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
@@ -312,9 +364,9 @@ def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
         plots.save(figures.layer_map(table, models=[["a"]]), tmp_path / "figure.gif")
 
 
-def test_nothing_is_clipped_or_overlaps_at_the_width_of_a_column(table, levels, distances):
+def test_nothing_is_clipped_or_overlaps_at_the_width_of_a_column(table, levels, distances, speed):
     """Every text lies inside the figure, and no two texts of it overlap."""
-    for name, figure in draw_all(table, levels, distances):
+    for name, figure in draw_all(table, levels, distances, speed):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         page, renderer = figure.bbox, canvas.get_renderer()

@@ -17,6 +17,7 @@ from deeper_layers.blocks import Block, Choice
 from deeper_layers.errors import UserError
 from deeper_layers.published import published_names
 from deeper_layers.scores import suite_levels, suite_scores
+from deeper_layers.sizes import scaled
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "table.py"
 
@@ -350,7 +351,7 @@ def test_the_program_says_in_one_line_what_is_wrong(results, tmp_path):
     [(140, "140"), (910_000, "910 k"), (1_350_000, "1.35 M"), (999_900, "1.00 M"), (70e9, "70.0 G")],
 )
 def test_three_digits_and_a_unit(value, text):
-    assert tables._scaled(value, ["", " k", " M", " G"]) == text
+    assert scaled(value, ["", " k", " M", " G"]) == text
 
 
 # The paper's values, read again from the resource by other means.

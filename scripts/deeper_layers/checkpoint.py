@@ -400,7 +400,7 @@ def _write_shards(
     metadata = next(iter(base.shards.values())).metadata
     for file, tensors in shards.items():
         if _unchanged(base, file, tensors):
-            _link(base.folder / file, target / file)
+            link(base.folder / file, target / file)
             known |= {file: parent[file]} if file in parent else {}
         else:
             digest = safetensors_io.write(target / file, tensors, metadata)
@@ -414,7 +414,7 @@ def _write_shards(
     return known
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Hard-link a file (what a symbolic link leads to); copy it where links are not possible."""
     try:
         os.link(source.resolve(), target)

@@ -23,8 +23,9 @@ from . import plots
 from .blocks import Block
 from .errors import UserError
 from .plots import FRACTION, GREY, INK, label, look
-from .table import PRUNED
+from .table import PRUNED, chance, learned, unpruned
 from .table import metrics as all_metrics
+from .table import retained as retained_part
 
 FIGURES: dict[str, Callable[..., Figure]] = {}
 
@@ -262,7 +263,8 @@ def retained(
         for ax, treatment in zip(row, treatments, strict=True):
             for metric in shown[model]:
                 rows = _variant(table, model, strategy, treatment)
-                rows = retention(rows, table, levels, model, metric)
+                rows = retained_part(rows, metric, unpruned(table, model), _known(levels, model, metric))
+                rows = rows.assign(**{name: 100 * rows[name] for name in (metric, f"{metric}_stderr")})
                 plots.curve(ax, rows, metric, **plots.metric_look(table, metric, treatment))
             for level, height in {"unpruned": 100, "chance": 0}.items():
                 ax.axhline(height, zorder=1, **plots.LEVEL_LOOKS[level])
@@ -275,29 +277,6 @@ def retained(
     handles = [plots.handle(label(m).split(" (")[0], **looks[m]) for m in known]  # per cent, not nats
     plots.key(fig, [*handles, *plots.usual_handles(table, treatments, ["unpruned", "chance"])])
     return fig
-
-
-def learned(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
-    """The metrics whose unpruned score is more than 3 standard errors away from chance."""
-    found = []
-    for metric in _metrics(table):
-        full, chance = plots.unpruned(table, model), _chance(levels, model, metric)
-        if chance is not None and abs(full[metric] - chance) > 3 * full[f"{metric}_stderr"]:
-            found.append(metric)
-    return found
-
-
-def retention(
-    rows: pd.DataFrame, table: pd.DataFrame, levels: pd.DataFrame, model: str, metric: str
-) -> pd.DataFrame:
-    """``rows`` with the metric and its standard error in per cent of the way from chance to the unpruned
-    model, both taken as exact."""
-    chance = _chance(levels, model, metric)
-    if chance is None:
-        raise UserError(f"retained: chance is not known for {metric}: leave it out of --metrics")
-    scale = 100 / (plots.unpruned(table, model)[metric] - chance)
-    stderr = f"{metric}_stderr"
-    return rows.assign(**{metric: (rows[metric] - chance) * scale, stderr: rows[stderr] * abs(scale)})
 
 
 @figure
@@ -387,7 +366,7 @@ def distance_loss(table: pd.DataFrame, models: Families | None = None, recipe: s
     treatments, metric = _treatments(table, recipe), _loss(table, "loss")
     table = _rows(table, model=_one_model(table, models))
     names = table["strategy"].unique()
-    table = table.assign(lost=table[metric] - plots.unpruned(table, table["model"].iloc[0])[metric])
+    table = table.assign(lost=table[metric] - unpruned(table, table["model"].iloc[0])[metric])
     fig, axes = plots.panels(1, len(treatments), height=2.6, sharex=True)
     shade = ScalarMappable(Normalize(1, table["n"].max()), "viridis")
     for ax, treatment in zip(axes[0], treatments, strict=True):
@@ -423,6 +402,105 @@ def choice_quality(rows: pd.DataFrame) -> tuple[float, int, int]:
     rank = blocks[["distance", "lost"]].rank().corr().iloc[0, 1]
     rivals = [same for _, same in blocks.groupby("n") if len(same) > 1]
     return rank, sum(same["distance"].idxmin() == same["lost"].idxmin() for same in rivals), len(rivals)
+
+
+# What a cut saves
+
+
+@figure
+def speed(speed: pd.DataFrame) -> Figure:
+    """What is left of one model's time a token, memory and size on disk, against the fraction removed.
+
+    The dashed line is the law that the paper states: as much as there are layers. What runs besides the
+    layers (embeddings, head, the program itself) keeps a curve above it.
+    """
+    speed = speed.sort_values("fraction_removed")
+    full = speed.iloc[0]
+    x = 100 * speed["fraction_removed"]
+    fig, axes = plots.panels(1, 2, height=2.1, sharex=True, sharey=True)
+    times = {"prefill": "time a token, prompt", "decode": "time a token, new"}
+    sizes = {"memory_bytes": "memory", "bytes": "weights on disk"}
+    looks = {name: plots.measured_look(i) for i, name in enumerate([*times, *sizes])}
+    for name in times:
+        low, middle, high = (100 * full[name] / speed[name + end] for end in ("_high", "", "_low"))
+        axes[0, 0].plot(x, middle, **looks[name])
+        axes[0, 0].fill_between(x, low, high, color=looks[name]["color"], alpha=0.2, linewidth=0)
+    for name in sizes:
+        axes[0, 1].plot(x, 100 * speed[name] / full[name], **looks[name])
+    law = {"color": GREY, "linestyle": "--", "linewidth": 0.9}
+    for ax in axes[0]:
+        ax.plot([0, 100], [100, 0], zorder=1, **law)
+        ax.set(xlim=(-2, x.max() + 2), ylim=(0, None))
+    plots.frame(axes, ["time", "memory"], ["of the unpruned model (%)"])
+    handles = [plots.handle(text, **looks[name]) for name, text in (times | sizes).items()]
+    handles += [plots.handle("as many as layers", **law), plots.quartiles_handle()]
+    plots.key(fig, handles)
+    return fig
+
+
+@figure
+def pareto(
+    table: pd.DataFrame,
+    levels: pd.DataFrame,
+    models: Families | None = None,
+    metrics: Sequence[str] | None = None,
+    recipe: str | None = None,
+) -> Figure:
+    """Which n is worth it: quality of every cut of one model against its speed and its memory.
+
+    The line joins the cuts that no other one beats in both (the Pareto front), with their n. A row of panels
+    a metric; left out, unless asked for, is what the unpruned model does not do better than chance.
+    """
+    model, treatments = _one_model(table, models), _treatments(table, recipe)
+    table = _rows(table, model=model)
+    if "decode" not in table:
+        raise UserError("the table has no speed: this figure needs study.speed: true")
+    metrics = list(metrics or learned(table, levels, model))
+    full = unpruned(table, model)
+    rows = table[table["treatment"].isin(treatments) & ((table["n"] > 0) | (table["treatment"] == PRUNED))]
+    rows = rows.assign(
+        faster=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]
+    )
+    fig, axes = plots.panels(len(metrics), 2, height=1.7, sharex="col", sharey="row")
+    axis_names = {"faster": "new tokens a second,\nrelative to unpruned", "memory": "memory (% of unpruned)"}
+    colour = plots.model_colour(table, model)
+    for line, metric in zip(axes, metrics, strict=True):
+        sign = -1 if falls(table, levels, model, metric) else 1
+        for ax, x in zip(line, axis_names, strict=True):
+            for treatment in treatments:
+                some = rows[rows["treatment"] == treatment]
+                style = look(colour, treatment) | {"linestyle": "none"}
+                ax.plot(some[x], some[metric], **style, alpha=0.8)
+            best = front(rows[x] * (-1 if x == "memory" else 1), sign * rows[metric])
+            chosen = rows[best].sort_values(x)
+            ax.plot(chosen[x], chosen[metric], color=INK, linewidth=0.7, zorder=1.5)
+            for row in chosen.drop_duplicates("n").itertuples():
+                at = (getattr(row, x), getattr(row, metric))
+                ax.annotate(row.n, at, (0, 3), textcoords="offset points", ha="center", fontsize=5.5)
+            plots.references(ax, table, levels, [model], metric)
+        line[0].set_ylabel(label(metric))
+    for ax, name in zip(axes[-1], axis_names.values(), strict=True):
+        ax.set_xlabel(name)
+    for ax in axes[:, 1]:
+        ax.invert_xaxis()
+    handles = [plots.handle(label(t), **look(colour, t) | {"linestyle": "none"}) for t in treatments]
+    handles += [plots.handle("no cut is better in both (with $n$)", color=INK, linewidth=0.7)]
+    handles += [plots.handle(name, **plots.LEVEL_LOOKS[name]) for name in ("unpruned", "chance")]
+    plots.key(fig, handles)
+    return fig
+
+
+def front(first: pd.Series, second: pd.Series) -> pd.Series:
+    """Which of the points (first, second) no other one is at least as good as in both and better in one."""
+    a, b = first.to_numpy(), second.to_numpy()
+    at_least = (a[:, None] >= a) & (b[:, None] >= b)
+    better = (a[:, None] > a) | (b[:, None] > b)
+    return pd.Series(~(at_least & better).any(axis=0), index=first.index)
+
+
+def falls(table: pd.DataFrame, levels: pd.DataFrame, model: str, metric: str) -> bool:
+    """Whether less is better: chance lies above the unpruned model's score."""
+    return _known(levels, model, metric) > unpruned(table, model)[metric]
 
 
 # What is asked for, or what the table has
@@ -482,6 +560,9 @@ def _one_model(table: pd.DataFrame, models: Families | None) -> str:
     return names[0]
 
 
-def _chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
-    chance = levels[(levels["model"] == model) & (levels["metric"] == metric) & (levels["level"] == "chance")]
-    return None if chance.empty else chance["value"].iloc[0]
+def _known(levels: pd.DataFrame, model: str, metric: str) -> float:
+    """The chance level of a metric, which must be known."""
+    level = chance(levels, model, metric)
+    if level is None:
+        raise UserError(f"chance is not known for {metric}: leave it out of --metrics")
+    return level

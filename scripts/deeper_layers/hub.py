@@ -108,6 +108,7 @@ def _fetch(model_id: str, revision: str | None, code: bool) -> dict:
     folder = get("config.json").parent  # a gated model says so here, before anything large
     weights = _weights(model_id, sizes, get)
     small = [name for name in sizes if SMALL.fullmatch(name) and "/" not in name]
+    small += ["README.md"] if "README.md" in sizes else []  # the licence is in its head
     small += [name for name in sizes if code and name.endswith(".py") and "/" not in name]
     todo = [name for name in sorted(small) + weights if not _is_cached(model_id, info.sha, name)]
     _check_room(model_id, sum(sizes[name] for name in todo))

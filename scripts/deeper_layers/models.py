@@ -13,7 +13,7 @@ from .errors import UserError
 
 transformers.logging.disable_progress_bar()
 
-PRECISIONS = ("fp32", "bf16", "nf4")
+PRECISIONS = ("fp32", "bf16", "nf4", "stored")
 
 
 def device() -> torch.device:
@@ -36,12 +36,12 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal language model in ``folder``, in eval mode, on the GPU if there is one.
 
-    ``precision`` is ``fp32``, ``bf16`` or ``nf4`` (bitsandbytes). Raises UserError if the weights lack
-    or have more tensors than the architecture.
+    ``precision`` is ``fp32``, ``bf16``, ``nf4`` (bitsandbytes) or ``stored``, that of the file. Raises
+    UserError if the weights lack or have more tensors than the architecture.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
-    how = {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32}
+    how = {"dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, "auto")}
     if precision == "nf4":
         how = {"quantization_config": quantisation(), "dtype": quantisation().bnb_4bit_compute_dtype}
     if not os.path.isfile(os.path.join(folder, "config.json")):

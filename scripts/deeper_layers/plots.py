@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .errors import UserError
 from .files import replacing
-from .table import PRUNED, metrics
+from .table import PRUNED, metrics, unpruned
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and the width of both
 
@@ -191,6 +191,12 @@ def metric_look(table: pd.DataFrame, metric: str, treatment: str) -> dict:
     return look(_nth(METRIC_COLOURS, i), treatment) | marker
 
 
+def measured_look(i: int) -> dict:
+    """For what is measured in per cent of the unpruned model: each has its own marker."""
+    colour, marker = _nth(METRIC_COLOURS, i), _nth(METRIC_MARKERS, i)
+    return {"color": colour, "linestyle": "-", "marker": marker, "markersize": 3}
+
+
 def _nth(colours: Sequence[str], i: int) -> str:
     return colours[i % len(colours)]
 
@@ -245,12 +251,8 @@ def references(
     return {name for name, _ in lines}
 
 
-def unpruned(table: pd.DataFrame, model: str) -> pd.Series:
-    """The row of the full model. Raises UserError if the table has none."""
-    full = table[(table["model"] == model) & (table["n"] == 0) & (table["treatment"] == PRUNED)]
-    if full.empty:
-        raise UserError(f"the table has no unpruned row (n = 0) of {model}")
-    return full.iloc[0]
+def quartiles_handle() -> Patch:
+    return Patch(facecolor=INK, alpha=0.2, linewidth=0, label="quartiles of the runs")
 
 
 def handle(name: str, **look) -> Line2D:

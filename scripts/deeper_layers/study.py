@@ -30,11 +30,13 @@ from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
 from .published import Published
+from .scores import PRUNED, result_path
 
-RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks"}
+RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SPLITS = ("train", "calibration", "validation")
+EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_\d+-\d+)")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # What a hub model is taken for until its config.json is here.
 LLAMA_2_7B = {
@@ -234,6 +236,19 @@ class Study:
         blocks -= {FULL}
         return sorted(blocks | ({FULL} if settings["control"] else set()), key=_by_size)
 
+    def exported(self, text: str) -> tuple[str, str, str]:
+        """(model, treatment, n or block) of an entry of ``export``."""
+        model, treatment, cut = text.split("/")
+        return model, treatment, cut
+
+    def exported_block(self, cut: str, path: str | Path) -> str:
+        """The block that an entry of ``export`` names, or that the first strategy chose for its n in the
+        blocks.csv at ``path``."""
+        if not cut.isdecimal():
+            return cut
+        blocks = {c.n: c.block for c in self.choices(path) if c.strategy == self.strategies[0]}
+        return str(blocks[int(cut)])
+
     # Settings of each stage, as command-line options: each is one string, compared by value
 
     def world_options(self, text: str) -> str:
@@ -313,6 +328,9 @@ class Study:
             settings["include"] = self._tasks_of(suite)
         return options(settings)
 
+    def speed_options(self, model: str) -> str:
+        return options(self.config["speed"] | self.trust(model))
+
     def table_options(self) -> str:
         controls = [r for r in self.recipes if self.config["recipes"][r]["control"]]
         return options(
@@ -321,7 +339,22 @@ class Study:
                 "recipes": [text for r in self.recipes for text in self._restricted(r)],
                 "controls": controls,
                 "suites": self.suites,
+                "speed": self.config["study"]["speed"],
                 "c4": [s for s in self.suites if self.is_loss(s) and self._is_c4(s)],
+            }
+        )
+
+    def summary_options(self) -> str:
+        return options({"suites": self.suites, "tolerance": self.config["tolerance"]})
+
+    def card_options(self, model: str, block: str, treatment: str) -> str:
+        """The files that a model card tells of."""
+        folder = f"{self.out}/{model}"
+        return options(
+            {
+                "healing": None if treatment == PRUNED else f"{folder}/{treatment}/{block}/heal.json",
+                "results": [f"{folder}/{result_path(treatment, block, suite)}" for suite in self.suites],
+                "unpruned": [f"{folder}/{result_path(PRUNED, FULL, suite)}" for suite in self.suites],
             }
         )
 
@@ -349,9 +382,15 @@ class Study:
         return ["distance-curves", "distance-map"] if BY_DISTANCE & set(self.strategies) else []
 
     @property
+    def speed_figures(self) -> list[str]:
+        """Figures of one model's speed."""
+        return ["speed"] if self.config["study"]["speed"] else []
+
+    @property
     def model_figures(self) -> list[str]:
         """Figures of one model."""
         names = ["layer-map"]
+        names += ["pareto"] if self.config["study"]["speed"] and self.suites else []
         if self.recipes and self.suites:
             names += ["healing", "retained", "strategies"]
             names += (
@@ -469,6 +508,8 @@ class Study:
         for where, settings in {"distances": config.get("distances", {}), **streams}.items():
             if settings.get("stream") and settings["precision"] == "nf4":
                 raise UserError(f"{where}.stream: weights are read as they are; write precision bf16 or fp32")
+        for text in config["export"]:
+            self._check_export(text)
 
     def _check_model(self, model: str) -> None:
         settings, source = self.config["models"][model], self.source(model)
@@ -504,6 +545,21 @@ class Study:
                     f"study.remove: n = {n} leaves nothing of {model}, which has {n_layers} layers; "
                     f"write at most {n_layers - 1}"
                 )
+
+    def _check_export(self, text: str) -> None:
+        if not EXPORT.fullmatch(text):
+            raise UserError(
+                f"export: {text!r} is not MODEL/TREATMENT/N, as in embedded/healed/4, or with the block "
+                "itself, as in embedded/healed/drop_6-9"
+            )
+        model, treatment, cut = self.exported(text)
+        for name, known in ((model, self.models), (treatment, [*self.recipes, PRUNED])):
+            if name not in known:
+                raise UserError(f"export: {text!r}: {name!r} is not in the study{_did_you_mean(name, known)}")
+        ns = [0, *self.remove(model)] if self.remove(model) else range(self.n_layers(model) or int(cut) + 1)
+        if cut.isdecimal() and int(cut) not in ns:
+            removes = ", ".join(map(str, ns))
+            raise UserError(f"export: {text!r}: the study does not remove {cut} layers; it removes {removes}")
 
     def _check_offline(self) -> None:
         if is_offline() and self.unseen:

@@ -18,9 +18,8 @@ from .blocks import FULL, Block, Choice, read_choices
 from .errors import UserError
 from .files import read_json, replacing
 from .published import Published, published_names
-from .scores import read_result, suite_levels, suite_scores
-
-PRUNED = "pruned"  # the treatment of a cut that was not healed
+from .scores import PRUNED, read_result, result_path, suite_levels, suite_scores
+from .sizes import MEASURED, SPEEDS, scaled, size
 
 VARIANT = ["model", "strategy", "n", "block", "treatment"]
 SIZE = ["n_layers", "layers", "fraction_removed", "parameters", "bytes", "distance"]
@@ -36,6 +35,7 @@ def build(
     suites: Sequence[str] = (),
     controls: Sequence[str] = (),
     c4: Sequence[str] = (),
+    speed: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table and its levels, of the study in the folder ``results``.
 
@@ -45,7 +45,7 @@ def build(
     the distance of its block, then every metric beside its standard error (``NAME``, ``NAME_stderr``). A
     block that two strategies choose has a row in each, with the same numbers. Where the paper has the value
     of a metric, ``NAME_published`` and ``NAME_difference`` (ours minus theirs) follow; the suites ``c4`` are
-    those whose loss is that of C4.
+    those whose loss is that of C4. With ``speed``, what each model's speed.csv measured follows the size.
 
     The levels are long: model, metric, level (``chance`` or ``majority``), value.
 
@@ -61,8 +61,10 @@ def build(
         paper = Published(manifest["source"]["id"])
         full = {suite: read(folder / result_path(PRUNED, FULL, suite)) for suite in suites}
         names = {suite: published_names(result, suite in c4) for suite, result in full.items()}
+        speeds = read_speed(folder / "speed.csv") if speed else {}
         for choice, treatment in variants(model, choices, recipes, controls):
-            rows.append(describe(model, choice, treatment, manifest))
+            measured = speeds[str(choice.block)] if speed else {}
+            rows.append(describe(model, choice, treatment, manifest) | measured)
             paths = {suite: folder / result_path(treatment, choice.block, suite) for suite in suites}
             scores.append({suite: suite_scores(read(path)) for suite, path in paths.items()})
             variant = choice.strategy, choice.n, treatment
@@ -80,7 +82,8 @@ def build(
                 name = column[key]
                 row |= {f"{name}_published": value, f"{name}_difference": row[name] - value}
                 ends[name] = ["", "_stderr", "_published", "_difference"]
-    table = pd.DataFrame(rows, columns=VARIANT + SIZE + [name + end for name in ends for end in ends[name]])
+    columns = VARIANT + SIZE + (MEASURED if speed else [])
+    table = pd.DataFrame(rows, columns=columns + [name + end for name in ends for end in ends[name]])
     levels = [(model, column[suite, name], *level) for model, suite, name, *level in levels]
     return table, pd.DataFrame(levels, columns=LEVELS)
 
@@ -138,33 +141,59 @@ def variants(
 
 def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict:
     """The columns that need no evaluation; sizes follow from the manifest of the full model alone."""
-    n_layers = manifest["n_layers"]
-    removed = manifest["layers"][choice.block.first : choice.block.last + 1]
     return {
         "model": model,
         "strategy": choice.strategy,
         "n": choice.n,
         "block": str(choice.block),
         "treatment": treatment,
-        "n_layers": n_layers,
-        "layers": n_layers - choice.n,
-        "fraction_removed": choice.n / n_layers,
-        "parameters": manifest["parameters"] - sum(layer["parameters"] for layer in removed),
-        "bytes": manifest["bytes"] - sum(layer["bytes"] for layer in removed),
+        **size(manifest, choice.block),
         "distance": choice.distance,
     }
-
-
-def result_path(treatment: str, block: Block, suite: str) -> Path:
-    """Where a model's folder keeps the evaluation of a variant."""
-    if treatment == PRUNED:
-        return Path(PRUNED, suite, f"{block}.json")
-    return Path(treatment, str(block), f"{suite}.json")
 
 
 def metrics(table: pd.DataFrame) -> list[str]:
     """The names of the metrics of a table, in its order."""
     return [column for column in table if f"{column}_stderr" in table]
+
+
+def unpruned(table: pd.DataFrame, model: str) -> pd.Series:
+    """The row of the full model. Raises UserError if the table has none."""
+    full = table[(table["model"] == model) & (table["n"] == 0) & (table["treatment"] == PRUNED)]
+    if full.empty:
+        raise UserError(f"the table has no unpruned row (n = 0) of {model}")
+    return full.iloc[0]
+
+
+def chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
+    """The score that knows nothing; None where it is not known."""
+    found = levels[(levels["model"] == model) & (levels["metric"] == metric) & (levels["level"] == "chance")]
+    return None if found.empty else found["value"].iloc[0]
+
+
+def learned(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
+    """The metrics whose unpruned score is more than 3 standard errors away from chance; the normalised loss
+    apart, which is the loss again."""
+    found, full = [], unpruned(table, model)
+    for metric in metrics(table):
+        level = chance(levels, model, metric)
+        if level is None or metric.endswith("normalised_loss"):
+            continue
+        if abs(full[metric] - level) > 3 * full[f"{metric}_stderr"]:
+            found.append(metric)
+    return found
+
+
+def retained(rows: pd.DataFrame, metric: str, full: pd.Series, level: float) -> pd.DataFrame:
+    """``rows`` with the metric and its standard error as the part of the way from chance (``level``) to the
+    unpruned model (``full``) that is left, both taken as exact."""
+    scale, stderr = 1 / (full[metric] - level), f"{metric}_stderr"
+    return rows.assign(**{metric: (rows[metric] - level) * scale, stderr: rows[stderr] * abs(scale)})
+
+
+def read_speed(path: Path) -> dict[str, dict[str, float]]:
+    """{block: what was measured} of a speed.csv."""
+    return pd.read_csv(_existing(path, "speed.py"), index_col="block")[MEASURED].to_dict("index")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -233,7 +262,9 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str |
     """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error."""
     heads = {name: name for name in [*VARIANT, "layers"]}
     heads |= {"fraction_removed": "removed", "parameters": "parameters", "bytes": "size"}
+    heads |= {"memory_bytes": "memory"} | {speed: f"{speed} (tokens/s)" for speed in SPEEDS}
     heads |= {"distance": "distance"}
+    heads = {name: head for name, head in heads.items() if name in table}
     for name in metrics(table):
         shown = [name, f"{name}_published", f"{name}_difference"]
         heads |= {column: column.replace("_", " ") for column in shown if column in table}
@@ -247,9 +278,11 @@ def _cell(row: dict, name: str) -> str:
         case "fraction_removed":
             return f"{100 * value:.0f} %"
         case "parameters":
-            return _scaled(value, ["", " k", " M", " G"])
-        case "bytes":
-            return _scaled(value, [" B", " kB", " MB", " GB"])
+            return scaled(value, ["", " k", " M", " G"])
+        case "bytes" | "memory_bytes":
+            return scaled(value, [" B", " kB", " MB", " GB"])
+        case "prefill" | "decode":
+            return scaled(value, ["", " k"])
     if isinstance(value, str | int):
         return str(value)
     if math.isnan(value):
@@ -258,12 +291,3 @@ def _cell(row: dict, name: str) -> str:
         return f"{value:+.3f}"
     stderr = row.get(f"{name}_stderr", math.nan)
     return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"
-
-
-def _scaled(value: float, units: list[str]) -> str:
-    """Three digits and a unit: 1360000 -> 1.36 M."""
-    for unit in units[:-1]:
-        if value < 999.5:
-            return f"{value:#.3g}".rstrip(".") + unit
-        value /= 1000
-    return f"{value:#.3g}".rstrip(".") + units[-1]

@@ -197,6 +197,20 @@ def family(study: Study, model: str, suite: str) -> Work:
     return replace(work, tokens=tokens)
 
 
+def speed(study: Study, model: str) -> Work:
+    """Every cut generates ``repeats`` times and once more. A card reads all weights for each new token, which
+    takes about as long as computing 50."""
+    settings = study.config["speed"]
+    tokens = settings["batch"] * (settings["prompt"] + 50 * settings["new"])
+    runs = len(study.blocks(study.expected(model))) * (1 + settings["repeats"])
+    return _work(study, model, settings["precision"], runs * tokens)
+
+
+def merging(study: Study, model: str, block: str) -> Work:
+    """On the CPU, the weights as they are stored."""
+    return replace(_work(study, model, "bf16", 0, Block.parse(block).n), gpus=0)
+
+
 def pretraining(study: Study, model: str) -> Work:
     """Forward and backward, on the CPU."""
     settings = study.pretraining(model)

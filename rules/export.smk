@@ -1,0 +1,69 @@
+# Checkpoints to deploy, where asked for (`export` in the configuration): the adapter merged into the
+# unquantised cut, and a model card. The weights stay when only the card changes.
+
+
+rule merge:
+    input:
+        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        healing=healing_files,
+    output:
+        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}/manifest.json",
+    log:
+        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}.log",
+    wildcard_constraints:
+        treatment=names([*study.recipes, "pruned"]),
+    conda:
+        "../envs/models.yaml"
+    resources:
+        **needs(merging_work),
+    params:
+        options=lambda wildcards: study.trust_options(wildcards.model),
+        adapter=lambda wildcards: options(
+            {
+                "adapter": [
+                    f"{Path(path).parent}/adapter" for path in healing_files(wildcards)
+                ]
+            }
+        ),
+        code=code("export"),
+    message:
+        "Exporting {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
+    shell:
+        "python $SCRIPTS/export.py {params.options} {params.adapter} --gpus {resources.gpu} "
+        "--checkpoint $(dirname {input.checkpoint}) --out $(dirname {output}) --log {log}"
+
+
+rule card:
+    input:
+        exported=rules.merge.output,
+        full=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        healing=healing_files,
+        results=exported_scores,
+        unpruned=expand(
+            "{out}/{{model}}/pruned/{suite}/index.json", out=OUT, suite=study.suites
+        ),
+    output:
+        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}/README.md",
+    log:
+        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}-card.log",
+    wildcard_constraints:
+        treatment=names([*study.recipes, "pruned"]),
+    localrule: True
+    conda:
+        "../envs/models.yaml"
+    params:
+        options=lambda wildcards: study.card_options(
+            wildcards.model, wildcards.block, wildcards.treatment
+        ),
+        code=code("card"),
+    message:
+        "Writing the model card of {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
+    shell:
+        "python $SCRIPTS/card.py {params.options} "
+        "--checkpoint $(dirname {output}) --full $(dirname {input.full}) --out {output} --log {log}"
+
+
+rule export:
+    input:
+        lambda wildcards: [f"{folder}/README.md" for folder in exports(wildcards)],
+    localrule: True

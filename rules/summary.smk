@@ -1,0 +1,23 @@
+# The answer: how many layers can go, which, and what that saves. Also printed at the end of a run.
+
+
+rule summary:
+    input:
+        table=f"{OUT}/table.csv",
+        levels=f"{OUT}/levels.csv",
+    output:
+        f"{OUT}/summary.md",
+    log:
+        f"{OUT}/logs/summary.log",
+    localrule: True
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        options=study.summary_options(),
+        command=study_command("export"),
+        code=code("summary"),
+    message:
+        "Writing the summary"
+    shell:
+        "python $SCRIPTS/summary.py {params.options} --command '{params.command}' "
+        "--table {input.table} --levels {input.levels} --out {output} --log {log}"

@@ -1,0 +1,54 @@
+"""A variant of the study as a checkpoint to deploy: an ordinary Hugging Face folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .adapters import load_healed
+from .blocks import Block
+from .checkpoint import MANIFEST, Checkpoint, link, verify, write_manifest, writing
+from .errors import UserError
+from .files import read_json, sha256
+from .safetensors_io import copy_file
+
+SHARD = "5GB"  # largest weights file
+
+
+def export(
+    checkpoint: str | Path, adapter: str | Path | None, out: str | Path, trust_remote_code: bool = False
+) -> None:
+    """Write into ``out`` the cut model in ``checkpoint`` with ``adapter`` merged into its weights, which stay
+    in the precision of the file: merging into 4-bit weights would lose as much as the adapter changes.
+    Without an adapter the weights are hard-linked.
+
+    What is written is loaded once by name and shape. Raises UserError for a folder that is no checkpoint of
+    the study, or an adapter of another one.
+    """
+    source, out = Checkpoint.read(checkpoint), Path(out)
+    manifest_path = source.folder / MANIFEST
+    if not manifest_path.exists():
+        raise UserError(f"{checkpoint} has no {MANIFEST}: make it with scripts/cut.py")
+    manifest = read_json(manifest_path)
+    with writing(source.folder, out):
+        if adapter is None:
+            indices = source.folder.glob("*.safetensors.index.json")
+            for path in [*(source.folder / name for name in source.shards), *indices]:
+                link(path, out / path.name)
+        else:
+            healed = load_healed(source.folder, adapter, "stored", trust_remote_code)
+            healed.merge_and_unload(safe_merge=True).save_pretrained(out, max_shard_size=SHARD)
+            for path in out.glob("*.safetensors"):  # which are private else
+                shutil.copymode(source.folder / "config.json", path)
+        for path in [source.folder / "config.json", *source.small_files]:
+            (out / path.name).unlink(missing_ok=True)
+            copy_file(path, out / path.name)
+        verify(out, trust_remote_code=trust_remote_code)
+        write_manifest(
+            out,
+            manifest["model"],
+            Block.parse(manifest["block"]),
+            manifest["source"],
+            sha256(manifest_path),
+            trust_remote_code=trust_remote_code,
+        )

@@ -1,0 +1,41 @@
+"""Measure the memory and the speed of every cut of a checkpoint, in one process."""
+
+from pathlib import Path
+
+from deeper_layers import program
+from deeper_layers.blocks import Block
+from deeper_layers.files import read_json, replacing, write_json
+
+
+def main(arguments) -> None:
+    from deeper_layers.models import load_model
+    from deeper_layers.provenance import provenance
+    from deeper_layers.speed import Workload, measure
+
+    manifest = read_json(arguments.checkpoint / "manifest.json")
+    blocks = [Block.parse(name) for name in arguments.blocks]
+    for block in blocks:
+        block.kept(manifest["n_layers"])
+    settings = {name: getattr(arguments, name) for name in ("batch", "prompt", "new")}
+    model = load_model(arguments.checkpoint, arguments.precision, arguments.trust_remote_code)
+    name = f"speed of {manifest['model']}"
+    rows = measure(model, manifest, blocks, Workload(**settings), arguments.repeats, name)
+    with replacing(arguments.out) as aside:
+        rows.to_csv(aside, index=False, float_format="%.8g", lineterminator="\n")
+    facts = settings | {"repeats": arguments.repeats, "precision": arguments.precision}
+    write_json(arguments.out.with_suffix(".json"), provenance(model=manifest["model"], **facts))
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    program.compute_options(p)
+    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
+    p.add_argument("--blocks", nargs="+", required=True, help="cuts to measure, as full drop_3-5")
+    p.add_argument("--batch", type=int, default=1, help="sequences generated at once")
+    p.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
+    p.add_argument("--new", type=int, default=64, help="tokens generated after it")
+    p.add_argument("--repeats", type=int, default=5, help="timed runs of each cut")
+    p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
+    p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    p.add_argument("--out", type=Path, required=True, help="CSV to write; a JSON beside it says how")
+    program.run(main, p)

@@ -1,0 +1,103 @@
+"""Memory and speed of cuts: sizes against the models themselves, times and bytes against known amounts."""
+
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from tiny import logits, tiny_model
+
+from deeper_layers import checkpoint
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.errors import UserError
+from deeper_layers.files import read_json
+from deeper_layers.layers import removed
+from deeper_layers.models import load_model
+from deeper_layers.speed import Clock, Workload, generate, measure, most_allocated
+
+BLOCKS = [FULL, Block(1, 1), Block(1, 4)]
+WORKLOAD = Workload(batch=2, prompt=8, new=5)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The adopted checkpoint of a tiny Llama."""
+    folder = tmp_path_factory.mktemp("speed")
+    tiny_model("llama").save_pretrained(folder / "source")
+    checkpoint.adopt(folder / "source", "tiny", folder / "full")
+    return folder / "full"
+
+
+def test_what_is_measured_of_each_cut(full):
+    model = load_model(full)
+    before = logits(model)
+    rows = measure(model, read_json(full / "manifest.json"), BLOCKS, WORKLOAD, repeats=3, what="speed")
+    assert rows["block"].tolist() == ["full", "drop_1-1", "drop_1-4"]
+    for row, block in zip(rows.itertuples(), BLOCKS, strict=True):
+        with removed(model, block):
+            assert row.parameters == sum(p.numel() for p in model.parameters())
+            assert row.bytes == 4 * row.parameters and row.layers == model.config.num_hidden_layers
+            cache = 2 * row.layers * WORKLOAD.batch * (WORKLOAD.prompt + WORKLOAD.new - 1)
+            cache *= 4 * model.config.num_key_value_heads * model.config.head_dim
+            assert row.memory_bytes > row.bytes + cache
+        assert 0 < row.prefill_low <= row.prefill <= row.prefill_high
+        assert 0 < row.decode_low <= row.decode <= row.decode_high
+    assert rows["memory_bytes"].is_monotonic_decreasing
+    assert torch.equal(logits(model), before)  # the cuts are undone
+
+
+def test_the_clock_tells_the_first_token_from_the_others(full, monkeypatch):
+    model = load_model(full)
+    forward, tokens = model.forward, []
+
+    def slow(*args, **named):
+        tokens.append(named["input_ids"].shape[1])
+        time.sleep(0.3 if len(tokens) == 1 else 0.05)
+        return forward(*args, **named)
+
+    monkeypatch.setattr(model, "forward", slow)
+    first, others = generate(model, WORKLOAD)
+    assert tokens == [8, 1, 1, 1, 1]  # the prompt once, then with the cache
+    assert first >= 0.3 and others >= 4 * 0.05
+    clock = Clock(torch.device("cpu"))
+    assert not clock(torch.zeros(3, 1), None).any() and len(clock.times) == 2
+
+
+def test_memory_is_the_most_at_one_time():
+    def action():
+        first = torch.zeros(1 << 20)
+        del first
+        second = torch.zeros(1 << 20)
+        third = second + 1
+        return third.sum()
+
+    assert most_allocated(action) == pytest.approx(2 * 4 * (1 << 20), rel=0.01)
+
+
+def test_more_tokens_than_the_model_has_room_for(full):
+    model, manifest = load_model(full), read_json(full / "manifest.json")
+    longest = model.config.max_position_embeddings
+    with pytest.raises(UserError, match=f"are more than the model's {longest}; ask for fewer"):
+        measure(model, manifest, [FULL], Workload(prompt=longest), repeats=1, what="speed")
+
+
+def test_the_program_writes_a_table_and_how_it_was_made(full, tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "scripts/speed.py",
+        "--checkpoint",
+        full,
+        "--blocks",
+        "full",
+        "drop_1-2",
+    ]
+    command += ["--prompt", "8", "--new", "3", "--repeats", "1", "--precision", "fp32", "--gpus", "0"]
+    done = subprocess.run([*command, "--out", tmp_path / "speed.csv"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "speed.csv")
+    assert rows["n"].tolist() == [0, 2] and (rows[["prefill", "decode"]] > 0).all(axis=None)
+    made = read_json(tmp_path / "speed.json")
+    assert made["prompt"] == 8 and made["precision"] == "fp32" and made["versions"]["torch"]
