@@ -1,15 +1,19 @@
-# make demo: the default study, from a fresh clone.   make test: the tests.
+# From a fresh clone. make demo: the default study.   make test: the tests.   make chaos: the default study,
+# killed again and again.
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 demo: .venv/installed
 	snakemake --cores all
 
 test: .venv/tested
 	pytest
+
+chaos: .venv/tested
+	python tests/chaos.py
 
 lint: .venv/tested
 	ruff check scripts tests
@@ -22,7 +26,7 @@ lint: .venv/tested
 	pip install --quiet -r envs/workflow.txt -r envs/models.txt
 	touch $@
 
-.venv/tested: .venv/installed envs/dev.txt
+.venv/tested: .venv/installed envs/dev.txt envs/cluster.txt
 	pip install --quiet -r envs/dev.txt
 	touch $@
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from small_study import run, start
 KINDS = {
     "Snakemake": "its jobs go on without it",
     "a job": "Snakemake sees it fail, and ends",
-    "the machine": "Snakemake and all jobs at once",
+    "the machine": "Snakemake and all jobs at once, those of earlier lives too",
     "a job, asked to end": "SIGTERM, as at a time limit; all others are SIGKILL",
 }
 # What must be the same. Beside these are only records: of seconds, memory, dates.
@@ -55,8 +56,8 @@ def study_until_done(folder: Path, kills: int, every: float, seed: int, *argumen
             try:
                 snakemake.wait(draw.expovariate(1 / every))
             except subprocess.TimeoutExpired:
-                killed = kill(snakemake, draw.choice(list(KINDS)), draw)
-                found.kills[killed] += killed is not None
+                killed = kill(snakemake, folder, draw.choice(list(KINDS)), draw)
+                found.kills.update([killed] if killed else [])
         if snakemake.wait() == 0:
             break
         assert killed, f"a run failed by itself:\n{log.read_text()[-8000:]}"
@@ -67,23 +68,23 @@ def study_until_done(folder: Path, kills: int, every: float, seed: int, *argumen
     return found
 
 
-def kill(snakemake: subprocess.Popen, kind: str, draw: random.Random) -> str | None:
+def kill(snakemake: subprocess.Popen, folder: Path, kind: str, draw: random.Random) -> str | None:
     """End what ``kind`` says; for a job, one that runs now or the next one that begins. Returns ``kind``, or
     None if the run ended first."""
     while snakemake.poll() is None:
-        family = psutil.Process(snakemake.pid).children(recursive=True)
-        jobs = [process for process in family if is_job(process)]
-        if kind == "Snakemake":
-            snakemake.kill()
-        elif kind == "the machine":
-            for process in [snakemake, *family]:
-                process.kill()
-        elif jobs:
-            draw.choice(jobs).send_signal(signal.SIGTERM if "asked" in kind else signal.SIGKILL)
-        else:
-            time.sleep(0.02)
-            continue
-        return kind
+        with suppress(psutil.NoSuchProcess):
+            if kind == "Snakemake":
+                snakemake.kill()
+                return kind
+            if kind == "the machine":
+                for process in psutil.process_iter(["cwd"]):
+                    if process.info["cwd"] == str(folder):
+                        process.kill()
+                return kind
+            if jobs := list(filter(is_job, psutil.Process(snakemake.pid).children(recursive=True))):
+                draw.choice(jobs).send_signal(signal.SIGTERM if "asked" in kind else signal.SIGKILL)
+                return kind
+        time.sleep(0.02)
     return None
 
 
@@ -103,17 +104,18 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
-def compare(folder: Path, kills: int, every: float, seed: int, *arguments: str) -> tuple[Run, Run]:
-    """Run copies of the study in ``folder``, in peace and killed. AssertionError if their results differ."""
-    runs = []
-    for name, count in (("calm", 0), ("killed", kills)):
-        copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}"), symlinks=True)
-        runs.append(study_until_done(copy, count, every, seed, *arguments))
-        print(name, runs[-1], flush=True)
-    calm, killed = (results(folder.with_name(f"{folder.name}-{name}")) for name in ("calm", "killed"))
-    assert calm.keys() == killed.keys() and "table.csv" in calm
-    assert [name for name in calm if calm[name] != killed[name]] == []
-    return tuple(runs)
+def compare(folder: Path, kills: int, share: float, seed: int, *arguments: str) -> tuple[Run, Run]:
+    """Run copies of the study in ``folder``, in peace and killed; a life lasts ``share`` of the calm run in
+    the mean. AssertionError if their results differ."""
+    places = [folder.with_name(f"{folder.name}-{name}") for name in ("calm", "killed")]
+    for place in places:
+        shutil.copytree(folder, place, symlinks=True)
+    calm = study_until_done(places[0], 0, 0, seed, *arguments)
+    killed = study_until_done(places[1], kills, share * calm.seconds, seed, *arguments)
+    expected, found = map(results, places)
+    assert expected.keys() == found.keys() and "table.csv" in expected
+    assert [name for name in expected if expected[name] != found[name]] == []
+    return calm, killed
 
 
 def report(calm: Run, killed: Run) -> str:
@@ -132,7 +134,7 @@ if __name__ == "__main__":
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument("--kills", type=int, default=40, help="how often")
-    p.add_argument("--every", type=float, default=40, help="mean seconds from start to kill")
+    p.add_argument("--share", type=float, default=0.05, help="of the calm run that a life lasts, in the mean")
     p.add_argument("--seed", type=int, default=0, help="of the moments")
     a = p.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="chaos-")) / "study"
@@ -140,5 +142,5 @@ if __name__ == "__main__":
     shutil.copy(ROOT / "config.yaml", folder)
     # The base model is trained once for both, since its training does not resume.
     run(folder, "results/embedded/checkpoints/full/manifest.json")
-    print(report(*compare(folder, a.kills, a.every, a.seed)))
+    print(report(*compare(folder, a.kills, a.share, a.seed)))
     shutil.rmtree(folder.parent)

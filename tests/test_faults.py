@@ -12,6 +12,8 @@ import psutil
 import pytest
 from small_study import prepare, run, start
 
+from deeper_layers.files import filling
+
 TEXT = "results/texts/world/train.jsonl"
 
 
@@ -110,3 +112,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(folder, disk):
     said, _ = failed.communicate()
     assert failed.returncode == 1 and "Read-only file system" in said
     assert files(folder / "results") == before
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    """In a container the processes have the same numbers each time."""
+    left = tmp_path / f".{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "half").touch()
+    with filling(tmp_path, last="config.json") as aside:
+        for name in ("config.json", "weights"):
+            (aside / name).touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "weights"}

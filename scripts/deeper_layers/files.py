@@ -34,6 +34,7 @@ def filling(folder: str | Path, last: str) -> Iterator[Path]:
     ``last`` after all others. For libraries that write several files themselves."""
     folder = Path(folder)
     aside = folder / f".{os.getpid()}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed process: in containers numbers come again
     aside.mkdir(parents=True)
     try:
         yield aside
