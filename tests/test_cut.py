@@ -221,6 +221,7 @@ def test_layers_for_multi_token_prediction_are_left_behind(tmp_path):
     checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
     checkpoint.verify(tmp_path / "base")
     checkpoint.verify(tmp_path / "cut", tmp_path / "base")
+    load_model(tmp_path / "base")
     assert (
         load_file(tmp_path / "cut/model.safetensors").keys()
         == load_file(tmp_path / "without/model.safetensors").keys()
@@ -229,6 +230,19 @@ def test_layers_for_multi_token_prediction_are_left_behind(tmp_path):
     assert (
         parameters[1] == parameters[2] < parameters[0] == sum(t.numel() for t in model.state_dict().values())
     )
+
+
+def test_weights_for_multi_token_prediction_under_a_name_of_their_own_do_no_harm(tmp_path):
+    tiny_model("qwen3_next", layer_types=["linear_attention", "full_attention"] * 3).save_pretrained(
+        tmp_path / "base"
+    )
+    path = tmp_path / "base/model.safetensors"
+    extra = {"mtp.layers.0.mlp.up_proj.weight": torch.zeros(8, 8), "mtp.fc.weight": torch.zeros(8, 16)}
+    save_file(load_file(path) | extra, path, {"format": "pt"})
+    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
+    for folder in ("base", "cut"):
+        checkpoint.verify(tmp_path / folder)
+        assert len(decoder_layers(load_model(tmp_path / folder))) == (6 if folder == "base" else 4)
 
 
 def test_lists_in_the_file_keep_their_own_words(tmp_path):

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from deeper_layers.distances import AngularDistances, angular_distances, batches_by_length
 from deeper_layers.errors import UserError
+from deeper_layers.models import load_model
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,19 @@ def test_batches_shrink_when_the_gpu_is_full(model, documents, oracle):
         pytest.raises(UserError, match="one document of 12 tokens does not fit into GPU memory.*nf4"),
     ):
         angular_distances(model, documents, 10_000)
+
+
+def test_a_model_that_does_not_fit_is_one_line(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path)
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(
+        UserError, match="in bf16 does not fit in memory: take precision nf4 or a larger card"
+    ):
+        load_model(tmp_path, "bf16")
 
 
 def test_memory_does_not_grow_with_samples():

@@ -17,6 +17,7 @@ import transformers
 import yaml
 from conftest import ROOT
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -27,7 +28,7 @@ from deeper_layers.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.blocks import FULL, Block
 from deeper_layers.checkpoint import adopt, cut
 from deeper_layers.errors import UserError
-from deeper_layers.evaluate import load_tasks
+from deeper_layers.evaluate import FamilyLM, load_tasks
 from deeper_layers.evaluation_job import TaskSuite
 from deeper_layers.family import Family
 from deeper_layers.loss import token_loss
@@ -482,6 +483,34 @@ def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
     monkeypatch.setattr(family.Tree, "states", full_beyond(0))
     with pytest.raises(UserError, match="does not fit into GPU memory"):
         cuts.loglikelihoods(pairs, 64, "test")
+
+
+def test_generation_shrinks_its_batches_too(place, monkeypatch):
+    """A GPU that holds two sequences, then none."""
+    lm = FamilyLM(
+        load_model("llama/full"), AutoTokenizer.from_pretrained("llama/full"), [Block(1, 2)], 8, "test", None
+    )
+    texts = [" ".join(WORDS[i : i + 4]) for i in range(7)]
+    wanted = {"until": ["\n"], "max_gen_toks": 5}
+    requests = [Instance("generate_until", {}, (text, dict(wanted)), i) for i, text in enumerate(texts)]
+    expected = lm.generate_until(requests)
+    generate, tried = HFLM._model_generate, []
+
+    def full_beyond(rows):
+        def limited(self, context, *args, **how):
+            tried.append(len(context))
+            if len(context) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return generate(self, context, *args, **how)
+
+        return limited
+
+    monkeypatch.setattr(HFLM, "_model_generate", full_beyond(2))
+    assert lm.generate_until(requests) == expected and len(set(expected)) > 1
+    assert tried == [7, 4, 2, 2, 2, 1]
+    monkeypatch.setattr(HFLM, "_model_generate", full_beyond(0))
+    with pytest.raises(UserError, match="one sequence does not fit into GPU memory"):
+        lm.generate_until(requests)
 
 
 QUIZ = ["--suite", "quiz", "--include", "tasks", "--precision", "fp32"]

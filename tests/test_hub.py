@@ -99,6 +99,12 @@ def test_what_is_needed_is_fetched_once_and_linked(hub, model, tmp_path):
     assert "us/model is not in the cache" in said
     assert download(tmp_path, hub.url, "--id", "us/model", "--revision", found["revision"]) == found
     assert (snapshot / weights[1]).read_bytes() == (model / weights[1]).read_bytes()
+    # A shard that is truncated, likewise.
+    os.truncate((snapshot / weights[0]).resolve(), 1000)
+    said = download(tmp_path, hub.url, "--id", "us/model", HF_HUB_OFFLINE="1")
+    assert "us/model is not in the cache" in said
+    assert download(tmp_path, hub.url, "--id", "us/model", "--revision", found["revision"]) == found
+    assert (snapshot / weights[0]).read_bytes() == (model / weights[0]).read_bytes()
 
 
 def test_python_code_is_fetched_only_for_a_model_that_is_trusted(hub, tmp_path):

@@ -247,15 +247,8 @@ def train(
 
 
 def load_base(checkpoint: Path, recipe: Recipe, trust_remote_code: bool) -> PreTrainedModel:
-    """The frozen model, ready for the recipe's rows. UserError if it does not fit in memory."""
-    try:
-        model = load_model(checkpoint, recipe.precision, trust_remote_code)
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-        raise UserError(
-            f"{checkpoint} in {recipe.precision} does not fit in memory: take precision nf4 or a larger card"
-        ) from None
+    """The frozen model, ready for the recipe's rows."""
+    model = load_model(checkpoint, recipe.precision, trust_remote_code)
     # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
     model.config.use_cache = model.config.get_text_config(decoder=True).use_cache = False
     if recipe.packing:

@@ -110,13 +110,14 @@ def _fetch(model_id: str, revision: str | None, code: bool) -> dict:
     small = [name for name in sizes if SMALL.fullmatch(name) and "/" not in name]
     small += ["README.md"] if "README.md" in sizes else []  # the licence is in its head
     small += [name for name in sizes if code and name.endswith(".py") and "/" not in name]
-    todo = [name for name in sorted(small) + weights if not _is_cached(model_id, info.sha, name)]
+    todo = [n for n in sorted(small) + weights if not _is_cached(model_id, info.sha, n, sizes[n])]
     _check_room(model_id, sum(sizes[name] for name in todo))
     with Progress(
         f"downloading {model_id}", max(1, sum(sizes[n] for n in todo) // 10**6), "megabyte"
     ) as progress:
         for name in todo:
-            get(name, tqdm_class=_bar(progress))
+            damaged = _is_cached(model_id, info.sha, name)
+            get(name, tqdm_class=_bar(progress), force_download=damaged)
     if revision != info.sha:  # for the cache to know, offline, what commit the branch was
         hf_hub_download(model_id, "config.json", revision=revision)
     return _record(model_id, info.sha, folder)
@@ -171,8 +172,10 @@ def _bar(progress: Progress) -> type[tqdm]:
     return Bar
 
 
-def _is_cached(model_id: str, commit: str, name: str) -> bool:
-    return isinstance(try_to_load_from_cache(model_id, name, revision=commit), str)
+def _is_cached(model_id: str, commit: str, name: str, size: int | None = None) -> bool:
+    """Whether a file is in the cache, with ``size`` bytes if that is given."""
+    path = try_to_load_from_cache(model_id, name, revision=commit)
+    return isinstance(path, str) and size in (None, Path(path).stat().st_size)
 
 
 def _cached(model_id: str, revision: str | None) -> dict | None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import torch
 import transformers
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from .checkpoint import split_name
+from .configs import layer_count
 from .errors import UserError
 
 transformers.logging.disable_progress_bar()
@@ -37,7 +40,8 @@ def load_model(
     """The causal language model in ``folder``, in eval mode, on the GPU if there is one.
 
     ``precision`` is ``fp32``, ``bf16``, ``nf4`` (bitsandbytes) or ``stored``, that of the file. Raises
-    UserError if the weights lack or have more tensors than the architecture.
+    UserError if the weights lack or have more tensors than the architecture (layers for multi-token
+    prediction aside, which are not run), and if they do not fit in memory.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
@@ -46,15 +50,24 @@ def load_model(
         how = {"quantization_config": quantisation(), "dtype": quantisation().bnb_4bit_compute_dtype}
     if not os.path.isfile(os.path.join(folder, "config.json")):
         raise UserError(f"{folder} is not a checkpoint: it has no config.json")
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
-        device_map={"": device()},
-        output_loading_info=True,
-        **how,
-    )
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            device_map={"": device()},
+            output_loading_info=True,
+            **how,
+        )
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise UserError(
+            f"{folder} in {precision} does not fit in memory: take precision nf4 or a larger card"
+        ) from None
+    n_layers = layer_count(model.config)
+    info["unexpected_keys"] = [k for k in info["unexpected_keys"] if (split_name(k)[1] or 0) < n_layers]
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
