@@ -210,9 +210,10 @@ def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path, mo
             # Both strategies of Llama-2-70B are healed, a block that they share once.
             healed += 2 if model == "llama-2-70b" and deepest > 0 else 1
         write_choices(folder / "blocks.csv", choices)
-    status, output, seconds = dry_run(
-        tmp_path, "paper", "--rerun-triggers", "mtime", HF_HUB_CACHE=str(tmp_path / "cache")
-    )
+    config["study"]["speed"] = True
+    (tmp_path / "speed.yaml").write_text("study: {speed: true}")
+    arguments = "speed.yaml", "--rerun-triggers", "mtime"
+    status, output, seconds = dry_run(tmp_path, "paper", *arguments, HF_HUB_CACHE=str(tmp_path / "cache"))
     assert status == 0, output
     found = counts(output)
     assert found["heal"] == healed and found["cut"] == healed and found["evaluate_healed"] == 5 * healed

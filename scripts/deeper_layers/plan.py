@@ -20,8 +20,8 @@ from .work import CARDS, UTILISATION, Work
 START = 60  # seconds of a job before it computes: imports, and the model from a disk of 1 GB a second
 STAGES = (  # rules, in the order in which they run
     *("world", "sample", "pretrain", "download", "adopt", "convert_qwen", "tokenise", "distances", "blocks"),
-    *("evaluate_pruned", "cut", "heal", "evaluate_healed", "table"),
-    *("figure_distances", "figure_model", "figure_study"),
+    *("evaluate_pruned", "measure_speed", "cut", "heal", "evaluate_healed", "table", "summary"),
+    *("figure_distances", "figure_speed", "figure_model", "figure_study"),
 )
 TEXT, WORLD = 2200, 200  # bytes of a document, about: of C4, of the invented world
 
@@ -55,11 +55,15 @@ def jobs(study: Study) -> list[Job]:
         found += _cuts(study, model)
         for rule, names in (
             ("figure_distances", study.distance_figures),
+            ("figure_speed", study.speed_figures),
             ("figure_model", study.model_figures),
         ):
             found += [_job(study, rule, None, f"figures/{model}/{name}.svg") for name in names]
     found += [_job(study, "figure_study", None, f"figures/{name}.svg") for name in study.study_figures]
-    return [*found, _job(study, "table", None, "table.csv")]
+    found += [
+        _job(study, rule, None, name) for rule, name in (("table", "table.csv"), ("summary", "summary.md"))
+    ]
+    return found
 
 
 def _job(study: Study, stage: str, model: str | None, output: str, *args, **sizes) -> Job:
@@ -121,11 +125,13 @@ def _cached(model_id: str, revision: str | None) -> int:
 
 
 def _cuts(study: Study, model: str) -> Iterable[Job]:
-    """Evaluation of the un-healed cuts; cutting, healing and evaluation of the healed ones."""
+    """Evaluation and speed of the un-healed cuts; cutting, healing and evaluation of the healed ones."""
     choices = study.expected(model)
     for suite in study.suites:
         family = work.family(study, model, suite)
         yield _job(study, "evaluate_pruned", model, f"pruned/{suite}/index.json", family)
+    if study.config["study"]["speed"]:
+        yield _job(study, "measure_speed", model, "speed.csv", work.speed(study, model))
     healed = {recipe: study.healed(recipe, model, choices) for recipe in study.recipes}
     for block in dict.fromkeys(block for blocks in healed.values() for block in blocks if block.n):
         written = work.cut_size(study, model, block)
