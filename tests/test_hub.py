@@ -42,6 +42,11 @@ def hub(model, tmp_path_factory):
     (pickled / "config.json").write_text("{}")
     (pickled / "pytorch_model.bin").write_text("x")
     repositories = {"us/model": model, "us/gated": model, "us/pickled": pickled}
+    for name, file in (("us/escaping", "../../home/x.safetensors"), ("us/odd", 1)):
+        repositories[name] = tmp_path_factory.mktemp("odd")
+        (repositories[name] / "config.json").write_text("{}")
+        index = {"weight_map": {"model.norm.weight": file}}
+        (repositories[name] / "model.safetensors.index.json").write_text(json.dumps(index))
     with Hub(repositories, gated=("us/gated",), token=TOKEN) as hub:
         yield hub
 
@@ -135,6 +140,8 @@ def test_a_gated_model_says_where_the_licence_and_the_token_are(hub, tmp_path):
             "us/model has no revision 'v9': its commits are listed at",
         ),
         (["--id", "us/model/x"], "'us/model/x' is neither a folder here nor an id of the hub"),
+        (["--id", "us/escaping"], "names '../../home/x.safetensors', which is no shard of this model"),
+        (["--id", "us/odd"], "names 1, which is no shard of this model"),
         (["--id", "us/pickled"], "us/pickled has only pytorch_model.bin, no model.safetensors or"),
     ],
 )

@@ -129,11 +129,15 @@ def _weights(model_id: str, sizes: Iterable[str], get) -> list[str]:
         return [SINGLE]
     if INDEX in sizes:
         try:
-            return sorted(set(json.loads(get(INDEX).read_text())["weight_map"].values()))
-        except (ValueError, LookupError, AttributeError):
+            named = sorted(set(json.loads(get(INDEX).read_text())["weight_map"].values()))
+        except (ValueError, LookupError, AttributeError, TypeError):
             raise UserError(
                 f"{model_id}: {INDEX} has no weight_map from tensor names to file names"
             ) from None
+        shards = {name for name in sizes if name.endswith(".safetensors") and "/" not in name}
+        if strangers := [name for name in named if name not in shards]:
+            raise UserError(f"{model_id}: {INDEX} names {strangers[0]!r}, which is no shard of this model")
+        return named
     others = sorted(n for n in sizes if n.endswith((".bin", ".pt", ".pth", ".gguf", ".h5", ".safetensors")))
     held = f"only {others[0]}" if others else "no weights"
     raise UserError(
