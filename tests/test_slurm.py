@@ -1,35 +1,43 @@
 """The study on a real Slurm: one node, this machine, one GPU in name only. ``pytest -m slurm``."""
 
+import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import threading
+from contextlib import suppress
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from small_study import changed, prepare, start
+from small_study import changed, prepare, run, start
 
 SLURM = ROOT / "tests/slurm"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(tool)]
+PLUGINS = [f"snakemake_executor_plugin_{name}" for name in ("slurm", "cluster_generic")]
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.slow,
     pytest.mark.skipif(
         bool(MISSING), reason=f"no {', '.join(MISSING)}: apt-get install slurmctld slurmd slurm-client munge"
     ),
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, PLUGINS)),
+        reason="no executors: pip install -r envs/cluster.txt",
+    ),
     pytest.mark.skipif(os.getuid() != 0, reason="starting Slurm takes root"),
 ]
-# One node, few cores, no accounting, and no time to lose: what a cluster would not need to be told.
-HERE = [
-    *["--jobs", "4", "--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"],
-]
-
+# One small node, no accounting, and no time to lose: what a cluster would not need to be told.
+HERE = ["--jobs", "4", "--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"]
 GPU_RULES = ["distances", "heal", "evaluate_pruned", "evaluate_healed"]
+BLOCKS = ["drop_3-3", "drop_2-3"]  # the deepest ones of five layers
+TOKEN = "hf_ofTheTestOnSlurm"
 
 
 @pytest.fixture(scope="module")
@@ -76,70 +84,80 @@ class Watch(threading.Thread):
             self.done = bool(self.act())
 
 
-def cancel_running(rule: str) -> bool:
-    """Cancel a job of this rule, as a user or an administrator would."""
-    for job, state, comment in queue("%i", "%T", "%k"):
-        if comment.startswith(f"rule_{rule}") and state == "RUNNING":
-            subprocess.run(["scancel", job], check=True)
-            return True
-    return False
-
-
-def freeze_healing(folder: Path) -> bool:
-    """Stop a healing for good in the midst of its steps, so that it runs into its time limit."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if any(word.endswith("/heal.py") for word in words) and "python" in words[0]:
-            log = folder / words[words.index("--log") + 1]
-            if re.search(r"healing .*: \d+/\d+ steps", log.read_text()):
-                os.kill(int(process.name), signal.SIGSTOP)
-                return True
-    return False
+def healing(folder: Path, block: str) -> psutil.Process | None:
+    """The process that heals ``block`` in ``folder``, if it is in the midst of its steps."""
+    log = folder / f"results/logs/tiny/healed/{block}.log"
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or has just begun
+            words = process.cmdline()[1:]
+            if f"results/tiny/healed/{block}" in words and process.cwd() == str(folder):
+                return process if f"{block}: " in log.read_text() else None
+    return None
 
 
 def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(cluster, tmp_path):
-    study = changed(models__tiny__gpus=1, recipes__healed__steps=400)
+    """Begun here, it goes on through the profile: two cuts, then two healings that share a card. An
+    administrator cancels the first one; the other one hangs until its time is over."""
+    study = changed(study__strategies=["deepest"], models__tiny__gpus=1, recipes__healed__steps=1000)
     folder = prepare(tmp_path / "study", study)
-    own = ["heal:runtime=attempt", "heal:slurm_extra=''"]  # minutes; and no warning before the limit
+    run(folder, "results/tiny/tokens/world-train.json", "results/tiny/blocks.csv", "--cores", "2")
     command = [
-        *["table", "--workflow-profile", str(ROOT / "profiles/slurm"), *HERE],
+        *[f"results/tiny/healed/{block}/heal.json" for block in BLOCKS],
+        *["--workflow-profile", str(ROOT / "profiles/slurm"), *HERE],
         *["--slurm-partition-config", str(ROOT / "profiles/slurm/partitions.yaml")],
         *["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"],
-        *["--set-resources", *own, *[f"{rule}:gpu_model=fake" for rule in GPU_RULES]],
+        *["--set-resources", "heal:runtime=5*attempt", *[f"{rule}:gpu_model=fake" for rule in GPU_RULES]],
     ]
-    run = start(folder, *command)
-    with (
-        Watch(lambda: cancel_running("distances")) as cancelled,
-        Watch(lambda: freeze_healing(folder)) as frozen,
-    ):
-        output, _ = run.communicate(timeout=900)
-    assert run.returncode == 0, output
-    assert cancelled.done and frozen.done
-    jobs = finished(cluster)
-    states = [job["JobState"] for job in jobs]
-    assert states.count("CANCELLED") == 1 and states.count("TIMEOUT") == 1
-    assert set(states) == {"CANCELLED", "TIMEOUT", "COMPLETED"}
+    cancelled, hanging = {}, {}
 
-    # The second attempt had twice the time, and went on where the first one was stopped.
-    limits = [int(job["TimeLimit"]) for job in jobs if int(job["TimeLimit"]) < 10]
-    assert sorted(limits) == [1, 1, 2]
-    healed = [json.loads(path.read_text()) for path in folder.glob("results/tiny/healed/*/heal.json")]
-    assert sorted(summary["resumed_from_step"] > 0 for summary in healed) == [False, True]
+    def disturb() -> bool:
+        """Cancel the healing that comes first, then let the other one hang; true when both are done."""
+        jobs = [job for job, state, rule in queue("%i", "%T", "%k") if state == "RUNNING" and "heal" in rule]
+        for block in BLOCKS:
+            if not (process := healing(folder, block)) or not jobs:
+                continue
+            if not cancelled:
+                subprocess.run(["scancel", jobs[0]], check=True)
+                cancelled[block] = jobs[0]
+            elif block not in cancelled:
+                process.send_signal(signal.SIGSTOP)
+                subprocess.run(["scontrol", "update", f"JobId={jobs[0]}", "TimeLimit=1"], check=True)
+                hanging[block] = jobs[0]
+        return bool(hanging)
 
-    # One card: two healings waited for it at the same time, and never had it at the same time.
-    on_gpu = sorted((j["StartTime"], j["EndTime"], j["SubmitTime"]) for j in jobs if j["Partition"] == "gpu")
-    assert len(on_gpu) == 8  # 2 of distances, 1 un-healed evaluation, 3 of healing, 2 healed evaluations
-    assert all(end <= start for (_, end, _), (start, _, _) in pairwise(on_gpu))
-    assert any(submitted < end for (_, end, _), (_, _, submitted) in pairwise(on_gpu))
-    for log in folder.glob("results/logs/tiny/healed/*.log"):
-        assert "using GPU 0" in log.read_text()
+    with Watch(disturb):
+        snakemake = start(folder, *command, HF_TOKEN=TOKEN)
+        output, _ = snakemake.communicate(timeout=1200)
+    assert snakemake.returncode == 0, output
+    jobs = {job["JobId"]: job for job in finished(cluster)}
+    states = sorted((job["Partition"], job["JobState"]) for job in jobs.values())
+    assert states == [
+        *[("cpu", "COMPLETED")] * 2,
+        *[("gpu", "CANCELLED"), ("gpu", "COMPLETED"), ("gpu", "COMPLETED"), ("gpu", "TIMEOUT")],
+    ]
+    assert [jobs[job]["JobState"] for job in (*cancelled.values(), *hanging.values())] == [
+        "CANCELLED",
+        "TIMEOUT",
+    ]
 
-    again = start(folder, *command)
-    output, _ = again.communicate(timeout=120)
-    assert "Nothing to be done" in output and len(finished(cluster)) == len(jobs)
+    # Second attempts had twice the time, and went on from the checkpoint that SIGTERM made.
+    on_gpu = sorted((j for j in jobs.values() if j["Partition"] == "gpu"), key=lambda j: j["StartTime"])
+    assert [j["TimeLimit"] for j in on_gpu if j["JobState"] == "COMPLETED"] == ["10", "10"]
+    for block in BLOCKS:
+        summary = json.loads((folder / f"results/tiny/healed/{block}/heal.json").read_text())
+        assert 0 < summary["resumed_from_step"] < 1000
+        assert "using GPU 0" in (folder / f"results/logs/tiny/healed/{block}.log").read_text()
+
+    # One card: healings waited for it while another had it, and no two had it at a time.
+    times = [
+        [datetime.fromisoformat(j[f"{when}Time"]) for when in ("Submit", "Start", "End")] for j in on_gpu
+    ]
+    assert all(end <= start for (_, _, end), (_, start, _) in pairwise(times))
+    assert any(submitted < end for (_, _, end), (submitted, _, _) in pairwise(times))
+
+    for path in [*(folder / "results").rglob("*"), *(folder / ".snakemake").rglob("*")]:
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+    assert "Nothing to be done" in run(folder, *command) and len(finished(cluster)) == len(jobs)
 
 
 def test_a_preempted_job_runs_again_through_the_generic_profile(cluster, tmp_path):

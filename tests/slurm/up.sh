@@ -65,7 +65,7 @@ JobCompLoc=$ROOT/log/jobs
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 NodeName=$HOST CPUs=4 RealMemory=$MEMORY Gres=gpu:fake:1 State=UNKNOWN
-PartitionName=DEFAULT Nodes=$HOST MaxTime=60 DefaultTime=10 State=UP PreemptMode=OFF
+PartitionName=DEFAULT Nodes=$HOST MaxTime=1-0 DefaultTime=10 State=UP PreemptMode=OFF
 PartitionName=cpu Default=YES
 PartitionName=gpu
 PartitionName=spare PriorityTier=1 PreemptMode=CANCEL
