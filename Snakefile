@@ -8,6 +8,9 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
+report: "report/methods.rst"
+
+
 include: "rules/common.smk"
 include: "rules/texts.smk"
 include: "rules/base.smk"

@@ -5,9 +5,14 @@ rule figure_distances:
     input:
         f"{OUT}/{{model}}/distances.csv",
     output:
-        multiext(
-            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="{model}",
+            labels={"figure": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -28,9 +33,14 @@ rule figure_speed:
     input:
         f"{OUT}/{{model}}/speed.csv",
     output:
-        multiext(
-            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="{model}",
+            labels={"figure": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -52,9 +62,14 @@ rule figure_model:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        multiext(
-            f"{OUT}/figures/{{model}}/{{figure}}", svg=".svg", pdf=".pdf", png=".png"
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="{model}",
+            labels={"figure": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -63,11 +78,12 @@ rule figure_model:
     conda:
         "../envs/workflow.yaml"
     params:
+        options=lambda wildcards: study.figure_options(wildcards.figure),
         code=code("figure"),
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python $SCRIPTS/figure.py {wildcards.figure} --models {wildcards.model} "
+        "python $SCRIPTS/figure.py {wildcards.figure} {params.options} --models {wildcards.model} "
         "--table {input.table} --levels {input.levels} "
         "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
 
@@ -77,7 +93,14 @@ rule figure_study:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        multiext(f"{OUT}/figures/{{figure}}", svg=".svg", pdf=".pdf", png=".png"),
+        svg=report(
+            f"{OUT}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Results",
+            labels={"figure": "{figure}"},
+        ),
+        pdf=f"{OUT}/figures/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:

@@ -6,7 +6,12 @@ rule summary:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        f"{OUT}/summary.md",
+        report(
+            f"{OUT}/summary.md",
+            caption="../report/summary.rst",
+            category="Results",
+            labels={"figure": "summary"},
+        ),
     log:
         f"{OUT}/logs/summary.log",
     localrule: True

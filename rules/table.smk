@@ -10,7 +10,14 @@ rule table:
         evaluations=evaluations,
         speed=speeds,
     output:
-        tables=expand("{out}/table.{kind}", out=OUT, kind=["csv", "md", "html"]),
+        csv=f"{OUT}/table.csv",
+        md=f"{OUT}/table.md",
+        html=report(
+            f"{OUT}/table.html",
+            caption="../report/table.rst",
+            category="Results",
+            labels={"figure": "table"},
+        ),
         levels=f"{OUT}/levels.csv",
     log:
         f"{OUT}/logs/table.log",
@@ -24,4 +31,4 @@ rule table:
         "Writing the table"
     shell:
         "python $SCRIPTS/table.py {params.options} --results $(dirname {output.levels}) "
-        "--out {output.tables} --levels {output.levels} --log {log}"
+        "--out {output.csv} {output.md} {output.html} --levels {output.levels} --log {log}"

@@ -294,6 +294,19 @@ def test_distance_loss_shows_the_loss_added(table):
     np.testing.assert_allclose(dots, np.column_stack([rows.distance, rows.loss - 1.0]))
 
 
+def test_prompts_are_curves_of_one_task(table, levels):
+    names = ["mmlu_1_shot_knowledge", "mmlu_order_2_knowledge"]
+    for i, name in enumerate(names):
+        table[name], table[f"{name}_stderr"] = table["knowledge"] - 0.1 * i, 0.02
+    left, right = figures.prompts(table, levels, models=[["a"]], metrics=names).axes
+    assert left.get_ylabel() == "knowledge" and left.get_title() == "un-healed"
+    rows = select(table, model="a", strategy="similarity", treatment="pruned")
+    for curve, name in zip(lines(left, marker="*"), names, strict=True):
+        np.testing.assert_allclose(curve, points(rows, name))
+    found = [text.get_text() for text in left.figure.legends[0].get_texts()]
+    assert found[:2] == ["mmlu 1 shot", "mmlu order 2"]
+
+
 # What a cut saves
 
 
@@ -320,7 +333,7 @@ def test_the_front_has_what_nothing_else_beats(table, levels):
     faster, memory = figure.axes
     rows = table[(table.model == "a") & table.treatment.isin(["pruned", "healed"])]
     rows = rows[(rows.n > 0) | (rows.treatment == "pruned")]
-    [front] = [line for line in lines(faster, linestyle="-", marker="None") if len(line) > 2]
+    [front] = lines(faster, linestyle=":")
     assert front[0, 1] == rows.loss.min() and front[-1, 0] == pytest.approx(1 / (1 - 0.1 * rows.n.max()))
     for x, y in front:  # no cut is faster and has less loss
         assert not ((1 / (1 - 0.1 * rows.n) > x + 1e-9) & (rows.loss < y - 1e-9)).any()

@@ -242,6 +242,49 @@ def recipes(
 
 
 @figure
+def prompts(
+    table: pd.DataFrame,
+    levels: pd.DataFrame,
+    models: Families | None = None,
+    metrics: Sequence[str] | None = None,
+    strategy: str | None = None,
+    recipe: str | None = None,
+) -> Figure:
+    """One task of one model as several suites ask it: examples in other orders, or fewer of them (paper,
+    figure 7). ``metrics`` are the task's columns, a curve each."""
+    model, treatments = _one_model(table, models), _treatments(table, recipe)
+    metrics, strategy = _metrics(table, metrics), strategy or table["strategy"].iloc[0]
+    task = common_end(metrics)
+    fig, axes = plots.panels(1, len(treatments), height=2.0 + 0.05 * len(metrics), sharey=True)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(metrics)))
+    for ax, treatment in zip(axes[0], treatments, strict=True):
+        for metric, colour in zip(metrics, colours, strict=True):
+            plots.curve(ax, _variant(table, model, strategy, treatment), metric, **look(colour, treatment))
+        level = chance(levels, model, metrics[0])
+        if level is not None:
+            ax.axhline(level, zorder=1, **plots.LEVEL_LOOKS["chance"])
+    plots.frame(axes, map(label, treatments), [label(task)])
+    names = [label(metric.removesuffix(f"_{task}")) for metric in metrics]
+    handles = [
+        plots.handle(name, **look(colour, treatments[-1]))
+        for name, colour in zip(names, colours, strict=True)
+    ]
+    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, ["chance"])])
+    return fig
+
+
+def common_end(names: Sequence[str]) -> str:
+    """The words that all ``names`` end with: of ``a_mmlu`` and ``b_1_mmlu`` it is ``mmlu``."""
+    ends = [name.split("_")[::-1] for name in names]
+    shared = []
+    for words in zip(*ends, strict=False):
+        if len(set(words)) > 1:
+            break
+        shared.append(words[0])
+    return "_".join(reversed(shared))
+
+
+@figure
 def retained(
     table: pd.DataFrame,
     levels: pd.DataFrame,
@@ -414,8 +457,8 @@ def speed(speed: pd.DataFrame) -> Figure:
     The dashed line is the law that the paper states: as much as there are layers. What runs besides the
     layers (embeddings, head, the program itself) keeps a curve above it.
     """
-    speed = speed.sort_values("fraction_removed")
-    full = speed.iloc[0]
+    speed = speed.groupby("n").mean(numeric_only=True)  # over the blocks of equal n
+    full = speed.loc[0]
     x = 100 * speed["fraction_removed"]
     fig, axes = plots.panels(1, 2, height=2.1, sharex=True, sharey=True)
     times = {"prefill": "time a token, prompt", "decode": "time a token, new"}
@@ -433,7 +476,7 @@ def speed(speed: pd.DataFrame) -> Figure:
         ax.set(xlim=(-2, x.max() + 2), ylim=(0, None))
     plots.frame(axes, ["time", "memory"], ["of the unpruned model (%)"])
     handles = [plots.handle(text, **looks[name]) for name, text in (times | sizes).items()]
-    handles += [plots.handle("as many as layers", **law), plots.quartiles_handle()]
+    handles += [plots.handle("in proportion to layers", **law), plots.quartiles_handle()]
     plots.key(fig, handles)
     return fig
 
@@ -455,39 +498,38 @@ def pareto(
     table = _rows(table, model=model)
     if "decode" not in table:
         raise UserError("the table has no speed: this figure needs study.speed: true")
-    metrics = list(metrics or learned(table, levels, model))
-    full = unpruned(table, model)
+    metrics, full = list(metrics or learned(table, levels, model)), unpruned(table, model)
     rows = table[table["treatment"].isin(treatments) & ((table["n"] > 0) | (table["treatment"] == PRUNED))]
     rows = rows.assign(
-        faster=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]
+        decode=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]
     )
-    fig, axes = plots.panels(len(metrics), 2, height=1.7, sharex="col", sharey="row")
-    axis_names = {"faster": "new tokens a second,\nrelative to unpruned", "memory": "memory (% of unpruned)"}
+    better = {"decode": 1, "memory": -1}
+    fig, axes = plots.panels(len(metrics), 2, height=1.3, sharex="col", sharey="row")
     colour = plots.model_colour(table, model)
     for line, metric in zip(axes, metrics, strict=True):
-        sign = -1 if falls(table, levels, model, metric) else 1
-        for ax, x in zip(line, axis_names, strict=True):
+        sign = -1 if _known(levels, model, metric) > full[metric] else 1
+        line[0].set_ylabel(label(metric))
+        for ax, x in zip(line, better, strict=True):
             for treatment in treatments:
                 some = rows[rows["treatment"] == treatment]
-                style = look(colour, treatment) | {"linestyle": "none"}
-                ax.plot(some[x], some[metric], **style, alpha=0.8)
-            best = front(rows[x] * (-1 if x == "memory" else 1), sign * rows[metric])
-            chosen = rows[best].sort_values(x)
-            ax.plot(chosen[x], chosen[metric], color=INK, linewidth=0.7, zorder=1.5)
+                ax.plot(some[x], some[metric], **look(colour, treatment) | {"linestyle": ""}, alpha=0.8)
+            chosen = rows[front(better[x] * rows[x], sign * rows[metric])].sort_values(x)
+            ax.plot(chosen[x], chosen[metric], zorder=1.5, **FRONT)
             for row in chosen.drop_duplicates("n").itertuples():
-                at = (getattr(row, x), getattr(row, metric))
-                ax.annotate(row.n, at, (0, 3), textcoords="offset points", ha="center", fontsize=5.5)
-            plots.references(ax, table, levels, [model], metric)
-        line[0].set_ylabel(label(metric))
-    for ax, name in zip(axes[-1], axis_names.values(), strict=True):
+                at, style = (getattr(row, x), getattr(row, metric)), {"ha": "center", "fontsize": 5.5}
+                ax.annotate(row.n, at, (0, 3.5), textcoords="offset points", **style)
+            ax.axhline(full[metric], zorder=1, **plots.LEVEL_LOOKS["unpruned"])
+            ax.margins(x=0.08, y=0.12)
+    for ax, name in zip(axes[-1], ["writing speed\n(unpruned: 1)", "memory\n(% of unpruned)"], strict=True):
         ax.set_xlabel(name)
-    for ax in axes[:, 1]:
-        ax.invert_xaxis()
-    handles = [plots.handle(label(t), **look(colour, t) | {"linestyle": "none"}) for t in treatments]
-    handles += [plots.handle("no cut is better in both (with $n$)", color=INK, linewidth=0.7)]
-    handles += [plots.handle(name, **plots.LEVEL_LOOKS[name]) for name in ("unpruned", "chance")]
-    plots.key(fig, handles)
+    axes[-1, 1].invert_xaxis()  # for both, better is to the right; the panels above share it
+    handles = [plots.handle(label(t), **look(colour, t) | {"linestyle": ""}) for t in treatments]
+    handles += [plots.handle("not beaten in both, with $n$", **FRONT)]
+    plots.key(fig, [*handles, plots.handle("unpruned", **plots.LEVEL_LOOKS["unpruned"])])
     return fig
+
+
+FRONT = {"color": INK, "linewidth": 0.7, "linestyle": ":"}
 
 
 def front(first: pd.Series, second: pd.Series) -> pd.Series:
@@ -496,11 +538,6 @@ def front(first: pd.Series, second: pd.Series) -> pd.Series:
     at_least = (a[:, None] >= a) & (b[:, None] >= b)
     better = (a[:, None] > a) | (b[:, None] > b)
     return pd.Series(~(at_least & better).any(axis=0), index=first.index)
-
-
-def falls(table: pd.DataFrame, levels: pd.DataFrame, model: str, metric: str) -> bool:
-    """Whether less is better: chance lies above the unpruned model's score."""
-    return _known(levels, model, metric) > unpruned(table, model)[metric]
 
 
 # What is asked for, or what the table has

@@ -397,7 +397,21 @@ class Study:
                 ["distance-loss"] if self.distance_figures and any(map(self.is_loss, self.suites)) else []
             )
             names += ["recipes"] if len(self.recipes) > 1 else []
+        names += ["prompts"] if len(self._prompts) > 1 else []
         return names
+
+    @property
+    def _prompts(self) -> list[str]:
+        """The columns of the task that most suites ask, if several do."""
+        asked: dict[str, list[str]] = {}
+        for suite in self.suites:
+            for task in self.config["suites"][suite].get("tasks", []):
+                asked.setdefault(task, []).append(f"{suite}_{task}")
+        return max(asked.values(), key=len, default=[])
+
+    def figure_options(self, figure: str) -> str:
+        """What a figure of one model is told besides."""
+        return options({"metrics": self._prompts}) if figure == "prompts" else ""
 
     @property
     def study_figures(self) -> list[str]:

@@ -15,13 +15,19 @@ def kept(table: pd.DataFrame, levels: pd.DataFrame, model: str, tolerance: float
     """The cuts of a model, with a column ``retained_METRIC`` and ``keeps_METRIC`` for each metric that the
     unpruned model does better than chance.
 
-    Retained is the part of the way from chance to the unpruned model that is left; a cut keeps a metric if
-    that is at least 1 - ``tolerance``. Measured values are compared; their standard errors play no part.
+    Retained of a score is the part of the way from chance to the unpruned model that is left; of a loss, 1
+    less the part by which it has grown (chance is so far off that a useless model would retain most). A cut
+    keeps a metric if that is at least 1 - ``tolerance``. Measured values are compared; their standard errors
+    play no part.
     """
     full = unpruned(table, model)
     rows = table[(table["model"] == model) & (table["n"] > 0)]
     for metric in learned(table, levels, model):
-        part = retained(rows, metric, full, chance(levels, model, metric))[metric]
+        level = chance(levels, model, metric)
+        if level > full[metric]:
+            part = 2 - rows[metric] / full[metric]
+        else:
+            part = retained(rows, metric, full, level)[metric]
         rows = rows.assign(**{f"retained_{metric}": part, f"keeps_{metric}": part >= 1 - tolerance})
     return rows
 
@@ -47,9 +53,10 @@ def summary(
     lines = [
         "# What can be removed",
         "",
-        f"A cut keeps a metric if it is at least {100 * (1 - tolerance):g} % as far from chance as the",
-        "unpruned model, as measured. All strategies compete. What the unpruned model does not do better",
-        "than chance (3 standard errors) is left out.",
+        f"A cut keeps a score if it is at least {100 * (1 - tolerance):g} % as far above chance as the",
+        f"unpruned model, and a loss if that has grown by at most {100 * tolerance:g} %, as measured. All",
+        "strategies compete. What the unpruned model does not do better than chance (3 standard errors) is",
+        "left out.",
     ]
     for model in table["model"].unique():
         full, rows = unpruned(table, model), kept(table, levels, model, tolerance)
