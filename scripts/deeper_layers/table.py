@@ -260,14 +260,13 @@ def to_html(table: pd.DataFrame) -> str:
 
 def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str | float]]]]:
     """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error."""
-    heads = {name: name for name in [*VARIANT, "layers"]}
-    heads |= {"fraction_removed": "removed", "parameters": "parameters", "bytes": "size"}
-    heads |= {"memory_bytes": "memory"} | {speed: f"{speed} (tokens/s)" for speed in SPEEDS}
-    heads |= {"distance": "distance"}
-    heads = {name: head for name, head in heads.items() if name in table}
+    heads = {name: name for name in [*VARIANT, "layers"]} | {"fraction_removed": "removed"}
     for name in metrics(table):
         shown = [name, f"{name}_published", f"{name}_difference"]
         heads |= {column: column.replace("_", " ") for column in shown if column in table}
+    heads |= {"parameters": "parameters", "bytes": "size", "memory_bytes": "memory"}
+    heads |= {speed: f"{speed} (tokens/s)" for speed in SPEEDS} | {"distance": "distance"}
+    heads = {name: head for name, head in heads.items() if name in table}
     rows = [[(_cell(row, name), row[name]) for name in heads] for row in table.to_dict("records")]
     return list(heads.values()), rows
 
