@@ -174,7 +174,7 @@ def strategies(
     """The strategies against each other for one model, un-healed and healed (paper, figures 1d and 5)."""
     model, treatments = _one_model(table, models), _treatments(table, recipe)
     metrics, names = _metrics(table, metrics), _rows(table, model=model)["strategy"].unique()
-    fig, axes = plots.panels(len(metrics), len(treatments), height=1.35, sharex=True, sharey="row")
+    fig, axes = plots.panels(len(metrics), len(treatments), plots.row(metrics), sharex=True, sharey="row")
     drawn: set[str] = set()
     for row, metric in zip(axes, metrics, strict=True):
         for ax, treatment in zip(row, treatments, strict=True):
@@ -504,7 +504,7 @@ def pareto(
         decode=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]
     )
     better = {"decode": 1, "memory": -1}
-    fig, axes = plots.panels(len(metrics), 2, height=1.3, sharex="col", sharey="row")
+    fig, axes = plots.panels(len(metrics), 2, plots.row(metrics), sharex="col", sharey="row")
     colour = plots.model_colour(table, model)
     for line, metric in zip(axes, metrics, strict=True):
         sign = -1 if _known(levels, model, metric) > full[metric] else 1

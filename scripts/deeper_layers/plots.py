@@ -105,6 +105,11 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **share)
 
 
+def row(rows: Sequence) -> float:
+    """Inches for each of a figure's rows of panels, with its share of the legend above."""
+    return 1.2 + 0.5 / max(1, len(rows))
+
+
 def wrapped(count: int, most: int, height: float, **size) -> tuple[Figure, np.ndarray]:
     """A figure and its ``count`` axes, in rows of at most ``most``."""
     columns = min(count, most)
