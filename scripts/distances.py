@@ -37,4 +37,4 @@ if __name__ == "__main__":
     p.add_argument("--spill", type=Path, help="with --stream: folder for hidden states; none: in memory")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="distances.csv to write; a .json beside it")
-    program.run(main, p)
+    program.run(main, p, program.unused)

@@ -119,6 +119,11 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
     return family.layer_counts()
 
 
+def unused(arguments: Namespace) -> list[str]:
+    """Packages that are not to be imported: lm-eval needs all but bitsandbytes."""
+    return program.unused(arguments, program.UNUSED if arguments.loss else ())
+
+
 def _model(arguments: Namespace):
     how = {"precision": arguments.precision, "trust_remote_code": arguments.trust_remote_code}
     if arguments.adapter is None:
@@ -133,4 +138,4 @@ def _model(arguments: Namespace):
 if __name__ == "__main__":
     # This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
     sys.path.pop(0)
-    program.run(main, options())
+    program.run(main, options(), unused)

@@ -60,4 +60,4 @@ if __name__ == "__main__":
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--state", type=Path, required=True, help="folder to resume from, removed when done")
     p.add_argument("--out", type=Path, required=True, help="folder for adapter/, training.csv, heal.json")
-    program.run(main, p)
+    program.run(main, p, program.unused)

@@ -1,0 +1,128 @@
+"""How long the jobs of a study import before they work: a real job of each program, on next to nothing."""
+
+import re
+import sys
+from pathlib import Path
+
+import common
+from common import SCRIPTS, report, run, target
+
+CUTS = 16  # of the default study, if its 2 strategies and 8 n choose no block twice
+LINE = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s*(\S+)", re.MULTILINE)
+
+
+def jobs(place: Path) -> list[tuple[str, int, str]]:
+    """(name, how often the default study runs it at most, command) of a study in ``place``, in order."""
+    m = place / "m"
+    model = f"--checkpoint {m}/checkpoints/full"
+    tasks = f"--suite quiz --tasks knowledge --include {place}/texts/world/tasks"
+    loss = f"--suite loss --loss --tokens {m}/tokens/world-validation.json --sequences 8 --length 32"
+    compute = "--precision fp32 --gpus 0 --threads 1"
+    healed = f"--checkpoint {m}/checkpoints/drop_2-2 --adapter {m}/healed/drop_2-2/adapter --treatment healed"
+    text, tokens = f"{place}/texts/world/train.jsonl", f"{m}/tokens/world-train.json"
+    validation = f"--text {place}/texts/world/validation.jsonl --out {m}/tokens/world-validation.json"
+    sizes = "--people 10 --train 100 --calibration 20 --validation 20 --questions 8"
+    shape = "--layers 4 --width 32 --heads 2 --ffn 64 --steps 2 --batch 2 --length 32"
+    training = "--steps 2 --warmup 1 --batch 2 --length 32 --packing --rank 2"
+    out, figure = f"--out {m}/healed/drop_2-2", f"--table {place}/table.csv --levels {place}/levels.csv"
+    return [
+        ("world", 1, f"world.py {sizes} --out {place}/texts/world"),
+        ("pretrain", 1, f"pretrain.py {shape} --text {text} --out {m}/pretrained"),
+        ("adopt", 1, f"adopt.py --verify --source {m}/pretrained --model m --out {m}/checkpoints/full"),
+        ("tokenise", 2, f"tokenise.py {model} --text {text} --out {tokens}"),
+        ("tokenise", 1, f"tokenise.py {model} {validation}"),
+        (
+            "distances",
+            1,
+            f"distances.py {model} --tokens {tokens} --samples 20 --length 32 {compute} "
+            f"--out {m}/distances.csv",
+        ),
+        (
+            "blocks",
+            1,
+            f"blocks.py {model} --strategies deepest --remove 1 --distances {m}/distances.csv "
+            f"--out {m}/blocks.csv",
+        ),
+        ("cut", CUTS, f"cut.py --verify {model} --block drop_2-2 --out {m}/checkpoints/drop_2-2"),
+        (
+            "heal",
+            CUTS + 1,
+            f"heal.py --checkpoint {m}/checkpoints/drop_2-2 --tokens {tokens} {training} {compute} {out} "
+            f"--state {m}/state",
+        ),
+        (
+            "evaluate, tasks, all cuts",
+            1,
+            f"evaluate.py {model} {tasks} {compute} --blocks full drop_2-2 --out {m}/pruned/quiz",
+        ),
+        (
+            "evaluate, loss, all cuts",
+            1,
+            f"evaluate.py {model} {loss} {compute} --blocks full drop_2-2 --out {m}/pruned/loss",
+        ),
+        (
+            "evaluate, tasks, healed",
+            CUTS + 1,
+            f"evaluate.py {healed} {tasks} {compute} --out {m}/healed/drop_2-2/quiz.json",
+        ),
+        (
+            "evaluate, loss, healed",
+            CUTS + 1,
+            f"evaluate.py {healed} {loss} {compute} --out {m}/healed/drop_2-2/loss.json",
+        ),
+        (
+            "table",
+            1,
+            f"table.py --results {place} --models m --recipes healed --suites quiz loss "
+            f"--out {place}/table.csv --levels {place}/levels.csv",
+        ),
+        ("figure", 6, f"figure.py retained --models m {figure} --formats svg --out {place}/retained"),
+    ]
+
+
+def main(place: Path) -> None:
+    rows = []
+    for name, count, command in jobs(place):
+        found = run(sys.executable, "-X", "importtime", *f"{SCRIPTS}/{command}".split())
+        modules = {module: int(micro) / 1e6 for micro, module in LINE.findall(found.output)}
+        rows.append(
+            {
+                "what": name,
+                "jobs": count,
+                "import_seconds": sum(modules.values()),
+                "seconds": found.seconds,
+                "torch": "yes" if "torch.nn" in modules else "no",
+                "peak_mb": found.peak_mb,
+            }
+        )
+    need_torch = {"pretrain", "adopt", "distances", "cut", "heal"}
+    without = [
+        row for row in rows if row["what"] not in need_torch and not row["what"].startswith("evaluate")
+    ]
+    total = sum(row["jobs"] * row["import_seconds"] for row in rows)
+    rows.append(
+        {
+            "what": "all jobs of the default study",
+            "jobs": sum(r["jobs"] for r in rows),
+            "import_seconds": total,
+        }
+    )
+    report(
+        rows,
+        [
+            target(
+                "programs that need no torch and import it",
+                sum(row["torch"] == "yes" for row in without),
+                0,
+                "A library that one of them uses imports torch.",
+            )
+        ],
+        "Import seconds are those that python -X importtime counts, which adds about a tenth. The number of "
+        f"jobs is the most there can be in the default study, with {CUTS} distinct blocks. adopt and cut "
+        "import torch to verify what they wrote; without --verify they do not.",
+    )
+
+
+if __name__ == "__main__":
+    with common.workplace() as place:
+        main(place)

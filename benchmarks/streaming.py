@@ -1,0 +1,109 @@
+"""Distances of a checkpoint read one layer at a time, in a process limited to a quarter of its size."""
+
+import os
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import common
+from common import Run, alternating, median_row, ratio, report, run, target
+
+SHAPE = dict(layers=48, width=1024, ffn=2816, heads=16, vocabulary=4000)
+DOCUMENTS, LENGTH = 16, 32
+
+
+def job(folder: str, how: str) -> None:
+    """What a child does: distances of the checkpoint, in memory or streamed."""
+    common.threads()
+    from deeper_layers.distances import angular_distances, streamed_distances
+    from deeper_layers.models import load_model
+    from deeper_layers.stream import Stream
+
+    documents = common.random_documents(DOCUMENTS, LENGTH, LENGTH, SHAPE["vocabulary"])
+    started = time.perf_counter()
+    if how == "in memory":
+        distances = angular_distances(load_model(folder), documents)
+    else:
+        distances = streamed_distances(Stream(folder), documents)
+    print(time.perf_counter() - started, float(distances.mean.sum()))
+
+
+def forget(folder: Path) -> None:
+    """Drop the files from the kernel's cache, as far as any user can."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_through(folder: Path) -> None:
+    for path in folder.glob("*.safetensors"):
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
+
+
+def main(place: Path) -> None:
+    folder = place / "model"
+    run(sys.executable, __file__, "write", folder)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    quarter = size // 4
+    limit = lambda: resource.setrlimit(resource.RLIMIT_DATA, (quarter, quarter))  # noqa: E731
+
+    def child(how: str, before=None):
+        def measured() -> Run:
+            forget(folder)
+            return run(sys.executable, __file__, "job", folder, how, before=before)
+
+        return measured
+
+    def read() -> float:
+        forget(folder)
+        return common.seconds_of(lambda: read_through(folder))()
+
+    runs = alternating(
+        {"in memory": child("in memory"), "streamed": child("streamed", limit), "read": read}, repeats=3
+    )
+    inner = {how: [float(r.output.split()[-2]) for r in runs[how]] for how in ("in memory", "streamed")}
+    sums = {r.output.split()[-1] for how in inner for r in runs[how]}
+    peaks = {how: statistics.median(r.peak_mb for r in runs[how]) for how in inner}
+    gigabytes = size / 1e9
+    report(
+        [
+            median_row("one sequential read of the files", runs["read"]),
+            median_row("load, then distances in memory", inner["in memory"], peak_mb=peaks["in memory"]),
+            median_row("distances, streamed", inner["streamed"], peak_mb=peaks["streamed"]),
+        ],
+        [
+            target(
+                "peak memory of the streamed process / checkpoint",
+                peaks["streamed"] * 2**20 / size,
+                0.25,
+                "Half of it is torch and transformers themselves; a larger checkpoint has more room.",
+            ),
+            target(
+                "streamed / in memory, seconds",
+                ratio(inner["streamed"], inner["in memory"]),
+                1.05,
+                "The next layer is read while this one computes, but on the same cores: a copy from the "
+                "kernel's cache, a cast and, for each layer and batch, the model's own masks. More tokens a "
+                "batch, or a GPU, would hide it.",
+            ),
+        ],
+        f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, {gigabytes:.1f} GB in fp32; {DOCUMENTS} "
+        f"documents of {LENGTH} tokens; files dropped from the kernel's cache before each run. The streamed "
+        f"process has RLIMIT_DATA at {quarter / 2**20:.0f} MB, a quarter of the checkpoint. Both give "
+        + ("the same distances." if len(sums) == 1 else f"distances whose sums are {sorted(sums)}."),
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["job"]:
+        job(*sys.argv[2:])
+    elif sys.argv[1:2] == ["write"]:
+        common.write_llama(Path(sys.argv[2]), **SHAPE)
+    else:
+        with common.workplace() as place:
+            main(place)
