@@ -1,10 +1,10 @@
-# From a fresh clone. make demo: the default study.   make test: the tests.   make chaos: the default study,
-# killed again and again.
+# From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
+# make chaos: the default study, killed again and again.
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test bench chaos lint clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -15,9 +15,12 @@ test: .venv/tested
 chaos: .venv/tested
 	python tests/chaos.py
 
+bench: .venv/installed
+	python benchmarks/bench.py
+
 lint: .venv/tested
-	ruff check scripts tests
-	ruff format --check scripts tests
+	ruff check scripts tests benchmarks
+	ruff format --check scripts tests benchmarks
 	snakefmt --check Snakefile rules
 	snakemake --lint
 

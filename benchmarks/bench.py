@@ -48,7 +48,11 @@ def machine() -> dict:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
-    names = p.parse_args().names or NAMES
+    p.add_argument("--repeats", type=int, help="of every measurement, for a quick look; none: each its own")
+    arguments = p.parse_args()
+    if arguments.repeats:
+        os.environ["REPEATS"] = str(arguments.repeats)
+    names = arguments.names or NAMES
     for name in names:
         if name not in NAMES:
             p.error(f"there is no benchmark {name!r}: choose of {', '.join(NAMES)}")

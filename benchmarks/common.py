@@ -57,7 +57,8 @@ def run(*command: object, before: Callable[[], None] | None = None, **environmen
 
 def alternating(subjects: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list]:
     """Results of each subject, by name. The subjects take turns, in another order each time, so that what
-    else the machine does falls on all of them."""
+    else the machine does falls on all of them. REPEATS in the environment overrides ``repeats``."""
+    repeats = int(os.environ.get("REPEATS", repeats))
     names, results = list(subjects), {name: [] for name in subjects}
     for turn in range(repeats):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:

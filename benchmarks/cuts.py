@@ -47,7 +47,7 @@ def install_mergekit(folder: Path) -> Path:
 
 def fresh(folder: Path) -> Path:
     """An empty place: nothing is there, and nothing of before waits to be written to the disk."""
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.unlink() if folder.is_file() else shutil.rmtree(folder, ignore_errors=True)
     os.sync()
     return folder
 
@@ -68,6 +68,7 @@ def main(place: Path) -> None:
         *[sys.executable, SCRIPTS / "adopt.py", "--source", source, "--model", "base", "--out", by_layer],
         "--reshard",
     )
+    whole = weights(by_layer)
     (place / "mergekit.yaml").write_text(BY_MERGEKIT.replace("MODEL", str(source)))
 
     def cut(checkpoint: Path, target: Path, *more: str) -> Run:
@@ -99,23 +100,24 @@ def main(place: Path) -> None:
     runs = alternating(subjects, repeats=3)
     verified = [cut(base, place / "cut", "--verify")]
     times = {name: [r.seconds for r in found] for name, found in runs.items()}
-    own = run(sys.executable, "-c", START_UP).seconds
+    start_up = run(sys.executable, "-c", START_UP).seconds
 
-    def row(what: str, found: list[Run], folder: Path | None = None) -> dict:
+    def row(what: str, found: list[Run], written: int | None = None) -> dict:
         peak = statistics.median(r.peak_mb for r in found)
-        written = {} if folder is None else {"written_mb": weights(folder) / 2**20}
-        return median_row(what, [r.seconds for r in found], peak_mb=peak, **written)
+        size = {} if written is None else {"written_mb": written / 2**20}
+        return median_row(what, [r.seconds for r in found], peak_mb=peak, **size)
+
+    def own(name: str) -> int:
+        return weights(place / name)
 
     report(
         [
-            row("cut.py", runs["ours"], place / "cut"),
-            row(
-                "cut.py, base with one shard per layer", runs["ours, shards by layer"], place / "cut_by_layer"
-            ),
-            row("once: adopt.py --reshard", [reshard], by_layer),
+            row("cut.py", runs["ours"], own("cut")),
+            row("cut.py, base with one shard per layer", runs["ours, shards by layer"], own("cut_by_layer")),
+            row("once: adopt.py --reshard", [reshard], whole),
             row("cut.py --verify, which imports torch and loads the result without weights", verified),
-            row("mergekit passthrough", runs["mergekit"], place / "by_mergekit"),
-            row("transformers: load, delete layers, save", runs["transformers"], place / "by_transformers"),
+            row("mergekit passthrough", runs["mergekit"], own("by_mergekit")),
+            row("transformers: load, delete layers, save", runs["transformers"], own("by_transformers")),
             row("cp of what cut.py wrote", runs["cp"]),
             row("cp of it, and sync", runs["cp and sync"]),
         ],
@@ -126,7 +128,7 @@ def main(place: Path) -> None:
             target("cut.py / cp and sync", ratio(times["ours"], times["cp and sync"]), 1, WHY_CP),
             target(
                 "cut.py less its start-up / cp and sync",
-                ratio([t - own for t in times["ours"]], times["cp and sync"]),
+                ratio([t - start_up for t in times["ours"]], times["cp and sync"]),
                 1,
                 "The disk's own speed varies from run to run more than the two differ.",
             ),
@@ -138,9 +140,9 @@ def main(place: Path) -> None:
             ),
         ],
         f"Llama, {SHAPE['layers']} layers, {size / 1e9:.1f} GB in one file, fp32, in the kernel's cache; "
-        f"without {BLOCK}; whole processes, start-up included ({own:.1f} s of cut.py). cut.py also hashes "
-        "what it writes, and what it returned from is on the disk; mergekit, transformers and plain cp leave "
-        f"that to the kernel. {MERGEKIT}, installed for this run.",
+        f"without {BLOCK}; whole processes, start-up included ({start_up:.1f} s of cut.py). cut.py also "
+        "hashes what it writes and brings it to the disk; mergekit, transformers and plain cp leave that to "
+        f"the kernel. {MERGEKIT}, installed for this run.",
     )
 
 

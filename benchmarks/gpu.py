@@ -1,0 +1,251 @@
+"""The figures of a GPU in one run of less than 8 minutes: distances, family, healing; random weights at the
+shapes of a 1B and a 7B model. Needs torch, transformers, peft (and for NF4 bitsandbytes) and this folder.
+
+python benchmarks/gpu.py                writes benchmarks/gpu.json and benchmarks/gpu.md
+python benchmarks/gpu.py --shapes tiny  the same on a CPU in seconds: a test of this program, not a figure
+
+It has not been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import common
+import torch
+from common import ratio
+
+from deeper_layers.adapters import add_adapter
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.distances import angular_distances, batches_by_length, padded
+from deeper_layers.family import Family
+from deeper_layers.loss import losses
+from deeper_layers.provenance import provenance
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama's shape, and how much of each benchmark fits the time."""
+
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    vocabulary: int
+    documents: int  # of the distances and the loss
+    length: int
+    rows: int  # of a healing step
+    steps: int
+    checkpointing: bool
+    repeats: int
+
+
+SHAPES = {
+    "tiny": Shape(6, 32, 64, 2, 64, documents=12, length=32, rows=4, steps=3, checkpointing=True, repeats=2),
+    "1B": Shape(
+        16,
+        2048,
+        8192,
+        32,
+        32000,
+        documents=128,
+        length=1024,
+        rows=16,
+        steps=10,
+        checkpointing=False,
+        repeats=3,
+    ),
+    "7B": Shape(
+        32, 4096, 11008, 32, 32000, documents=64, length=1024, rows=8, steps=6, checkpointing=True, repeats=2
+    ),
+}
+
+
+def model_of(shape: Shape):
+    """Random weights made on the device itself: bf16 on a GPU, fp32 on a CPU."""
+    from transformers import LlamaForCausalLM
+
+    config = common.llama_config(
+        shape.layers, shape.width, shape.ffn, shape.heads, shape.vocabulary, max_position_embeddings=4096
+    )
+    cuda = torch.cuda.is_available()
+    torch.manual_seed(0)
+    with torch.device("cuda" if cuda else "cpu"):
+        return LlamaForCausalLM._from_config(config, dtype=torch.bfloat16 if cuda else torch.float32).eval()
+
+
+def seconds_of(action: Callable[[], object]) -> Callable[[], float]:
+    """``action``, timed to the end of what it started on the GPU."""
+
+    def timed() -> float:
+        synchronise()
+        started = time.perf_counter()
+        action()
+        synchronise()
+        return time.perf_counter() - started
+
+    return timed
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure_distances(model, documents, shape: Shape) -> dict:
+    """All distances against a bare pass through the decoder, and against one pass for one n."""
+    tokens = sum(map(len, documents))
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in batches_by_length([len(d) for d in documents], 16384):
+            model.base_model(
+                input_ids=padded([documents[i] for i in batch])[0].to(model.device), use_cache=False
+            )
+
+    @torch.no_grad()
+    def one_n() -> None:
+        """As PruneMe: the whole model with ``output_hidden_states``, 8 documents at a time, for each n."""
+        for start in range(0, len(documents), 8):
+            ids = padded(documents[start : start + 8])[0].to(model.device)
+            model(input_ids=ids, output_hidden_states=True, use_cache=False)
+
+    ours = seconds_of(lambda: angular_distances(model, documents))
+    ours()
+    times = common.alternating(
+        {"bare": seconds_of(bare), "ours": ours, "one n": seconds_of(one_n)}, shape.repeats
+    )
+    return {
+        "tokens_per_second": tokens / statistics.median(times["ours"]),
+        "all distances / bare pass": ratio(times["ours"], times["bare"]),
+        "one pass for each n / all distances": ratio(times["one n"], times["ours"]) * shape.layers,
+    }
+
+
+def measure_family(model, documents, shape: Shape) -> dict:
+    """The unpruned model and its deep cuts together, against the unpruned model alone."""
+    deep = [Block(shape.layers - 1 - n, n) for n in range(1, shape.layers // 2)]
+    together, alone = Family(model, [FULL, *deep]), Family(model, [FULL])
+    subjects = {
+        "together": seconds_of(lambda: losses(together, documents, "together")),
+        "alone": seconds_of(lambda: losses(alone, documents, "alone")),
+    }
+    subjects["alone"]()
+    times = common.alternating(subjects, shape.repeats)
+    counts = together.layer_counts()
+    return {
+        "cuts": len(deep),
+        "family / unpruned": ratio(times["together"], times["alone"]),
+        "layers run / layers separate": counts["run"] / counts["separate"],
+    }
+
+
+def measure_healing(model, shape: Shape) -> dict:
+    """Real tokens a second of LoRA steps: rows packed as ours, against one padded document a row."""
+    from torch.optim import AdamW
+
+    from deeper_layers.rows import Rows, collate
+    from deeper_layers.tokens import Tokens, write_tokens
+
+    model.config.use_cache = False
+    model = add_adapter(model, 64, 64, 0.05, ["auto"]).train()
+    if shape.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimiser = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    lengths = shape.length // 32, shape.length
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokens(
+            Path(folder, "text.safetensors"), common.random_documents(2000, *lengths, shape.vocabulary)
+        )
+        stored = Tokens(Path(folder, "text.safetensors"))
+        rows = {
+            how: Rows(stored, shape.steps, shape.rows, shape.length, packing=how == "packed")
+            for how in ("packed", "padded")
+        }
+
+        def train(how: str) -> float:
+            real = 0
+            synchronise()
+            started = time.perf_counter()
+            for step in range(shape.steps):
+                batch = [rows[how][r] for r in range(step * shape.rows, (step + 1) * shape.rows)]
+                real += sum(len(d) for row in batch for d in row)
+                inputs = {k: v.to(model.device) for k, v in collate(batch, how == "packed").items()}
+                model(**inputs).loss.backward()
+                optimiser.step()
+                optimiser.zero_grad()
+            synchronise()
+            return real / (time.perf_counter() - started)
+
+        for how in rows:  # what is compiled or tuned at first use
+            train(how)
+        speeds = common.alternating({how: lambda how=how: train(how) for how in rows}, shape.repeats)
+    return {
+        "packed, tokens a second": statistics.median(speeds["packed"]),
+        "padded, tokens a second": statistics.median(speeds["padded"]),
+        "packed / padded": ratio(speeds["packed"], speeds["padded"]),
+    }
+
+
+def measure(shape: Shape) -> dict:
+    model = model_of(shape)
+    documents = common.random_documents(shape.documents, shape.length // 4, shape.length, shape.vocabulary)
+    found = {
+        "shape": asdict(shape),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "distances": measure_distances(model, documents, shape),
+        "family": measure_family(model, documents, shape),
+        "healing": measure_healing(model, shape),
+    }
+    if torch.cuda.is_available():
+        found["peak_cuda_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def page(results: dict) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# GPU figures",
+        "",
+        "Written by `python benchmarks/gpu.py`.",
+        "",
+        f"Device: {results['device']}.",
+    ]
+    lines += ["", "| shape | figure | value |", "|---|---|---|"]
+    for name, found in results["shapes"].items():
+        for part in ("distances", "family", "healing"):
+            lines += [f"| {name} | {what} | {value:.4g} |" for what, value in found[part].items()]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--shapes", nargs="+", choices=SHAPES, default=["1B", "7B"], help="the models")
+    p.add_argument("--out", type=Path, default=HERE, help="folder for gpu.json and gpu.md")
+    arguments = p.parse_args()
+    if not torch.cuda.is_available() and arguments.shapes != ["tiny"]:
+        p.error("there is no GPU here; --shapes tiny tries the program on a CPU")
+    found = {}
+    for name in arguments.shapes:
+        found[name] = measure(SHAPES[name])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    results = provenance(shapes=found)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1, default=str) + "\n")
+    (arguments.out / "gpu.md").write_text(page(results))
+    print(page(results))
+
+
+if __name__ == "__main__":
+    main()

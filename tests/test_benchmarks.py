@@ -1,0 +1,69 @@
+"""The benchmarks' own logic: who takes turns, what a target is, the page; and gpu.py at a tiny shape. Speed
+is measured by ``make bench``, never in a test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import common
+import page
+
+
+def test_subjects_take_turns_each_first_in_turn():
+    order = []
+    results = common.alternating({n: lambda n=n: order.append(n) or len(order) for n in "abc"}, repeats=4)
+    assert "".join(order) == "abc" + "bca" + "cab" + "abc"
+    assert results == {"a": [1, 6, 8, 10], "b": [2, 4, 9, 11], "c": [3, 5, 7, 12]}
+
+
+def test_a_ratio_is_of_the_same_turn():
+    assert common.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 2.0]) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "met"), [(1.0, False, True), (3.0, False, False), (3.0, True, True)]
+)
+def test_targets(value, at_least, met):
+    assert common.target("x", value, 2, "why", at_least)["met"] is met
+
+
+def test_a_process_is_measured_and_its_failure_is_one():
+    # In a process of its own, for a child starts with the peak of its parent.
+    measure = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import common
+found = common.run(sys.executable, "-c", "b = bytearray(200 << 20); print('done')")
+print(found.output.strip(), found.peak_mb, found.cpu)
+"""
+    words = [sys.executable, "-c", measure, ROOT / "benchmarks"]
+    said, peak, cpu = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert said == "done"
+    assert 200 < float(peak) < 260 and float(cpu) > 0
+    with pytest.raises(SystemExit, match="status 3"):
+        common.run(sys.executable, "-c", "raise SystemExit(3)")
+
+
+def test_the_committed_page_is_that_of_the_committed_figures():
+    results = json.loads((ROOT / "benchmarks/results.json").read_text())
+    assert set(results) == set(page.TITLES)
+    text = (ROOT / "benchmarks/README.md").read_text()
+    assert text == page.page(results)
+    for result in results.values():
+        for target in result["targets"]:
+            assert target["met"] or target["missed"] in text
+
+
+def test_gpu_benchmark_at_a_tiny_shape(tmp_path):
+    program = ROOT / "benchmarks/gpu.py"
+    subprocess.run([sys.executable, program, "--shapes", "tiny", "--out", tmp_path], check=True)
+    found = json.loads((tmp_path / "gpu.json").read_text())["shapes"]["tiny"]
+    assert found["parameters"] > 10_000
+    assert found["healing"]["packed, tokens a second"] > 0
+    assert found["family"]["layers run / layers separate"] == (6 + 1 + 1) / (6 + 5 + 4)
+    assert "| tiny | all distances / bare pass |" in (tmp_path / "gpu.md").read_text()
