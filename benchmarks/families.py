@@ -7,18 +7,11 @@ import common
 from common import SCRIPTS, alternating, median_row, ratio, report, run, seconds_of, target
 
 SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
-# The blocks that similarity chose in the default study, n = 1 to 8.
-BLOCKS = [
-    "drop_9-9",
-    "drop_9-10",
-    "drop_7-9",
-    "drop_7-10",
-    "drop_6-10",
-    "drop_5-10",
-    "drop_5-11",
-    "drop_4-11",
-]
-SEQUENCES, LENGTH = 400, 128
+# The blocks of n = 1 to 8 in the default study, by its two strategies.
+DEEPEST = [f"drop_{11 - n}-10" for n in range(1, 9)]
+SIMILAR = [f"drop_{span}" for span in ("10-10", "9-10", "9-11", "4-7", "4-8", "4-9", "4-10", "3-10")]
+STUDY = list(dict.fromkeys(DEEPEST + SIMILAR))
+SEQUENCES, LENGTH = 300, 128
 
 
 def main(place: Path) -> None:
@@ -41,49 +34,61 @@ def main(place: Path) -> None:
     )
     documents = common.random_documents(SEQUENCES, 16, LENGTH, SHAPE["vocabulary"])
     write_tokens(place / "text.safetensors", documents)
-    blocks = [FULL, *map(Block.parse, BLOCKS)]
 
     # Small models are fastest with one thread, which is what their jobs get.
     import torch
 
     torch.set_num_threads(1)
     model = load_model(place / "m")
-    together, alone = Family(model, blocks), Family(model, [FULL])
-    subjects = {
-        "together": seconds_of(lambda: losses(together, documents, "together")),
-        "unpruned": seconds_of(lambda: losses(alone, documents, "unpruned")),
+    families = {
+        "unpruned": Family(model, [FULL]),
+        "deepest": Family(model, [FULL, *map(Block.parse, DEEPEST)]),
+        "similar": Family(model, [FULL, *map(Block.parse, SIMILAR)]),
     }
-    for action in subjects.values():
-        action()
+    subjects = {
+        name: seconds_of(lambda name=name: losses(families[name], documents, name)) for name in families
+    }
+    subjects["unpruned"]()
     times = alternating(subjects, repeats=5)
-    layers = together.layer_counts()
+    counts = {name: family.layer_counts() for name, family in families.items()}
+
+    numbers = iter(range(1000))
 
     def job(*names: str) -> float:
         words = [SCRIPTS / "evaluate.py", "--checkpoint", place / "m", "--blocks", *names, "--suite", "loss"]
         words += ["--loss", "--tokens", place / "text.safetensors", "--sequences", SEQUENCES]
         words += ["--length", LENGTH, "--precision", "fp32", "--threads", 1, "--gpus", 0]
-        out = place / f"out-{job.number}"
-        job.number += 1
-        return run(sys.executable, *words, "--out", out).seconds
+        return run(sys.executable, *words, "--out", place / f"out-{next(numbers)}").seconds
 
-    job.number = 0
     jobs = alternating(
         {
-            "together": lambda: job("full", *BLOCKS),
-            "apart": lambda: sum(job(name) for name in ["full", *BLOCKS]),
+            "together": lambda: job("full", *STUDY),
+            "apart": lambda: sum(job(name) for name in ["full", *STUDY]),
         },
         repeats=2,
     )
-    run_layers, separate = layers["run"], layers["separate"]
+
+    def layers(name: str) -> dict:
+        return {"layers": counts[name]["run"] / counts["unpruned"]["run"] * SHAPE["layers"]}
+
     report(
         [
-            median_row("unpruned model", times["unpruned"]),
-            median_row("unpruned model and 8 cuts, together", times["together"]),
-            median_row("evaluate.py, one job for all nine", jobs["together"]),
-            median_row("evaluate.py, a job for each of the nine", jobs["apart"]),
+            median_row("unpruned model", times["unpruned"], **layers("unpruned")),
+            median_row("with its cuts of n = 1 to 8, deepest", times["deepest"], **layers("deepest")),
+            median_row("with its cuts of n = 1 to 8, similarity", times["similar"], **layers("similar")),
+            median_row(f"evaluate.py, one job for both, {len(STUDY)} cuts", jobs["together"]),
+            median_row(f"evaluate.py, a job for each of these {len(STUDY) + 1} models", jobs["apart"]),
         ],
         [
-            target("all nine / unpruned alone", ratio(times["together"], times["unpruned"]), 2.5, WHY_TREE),
+            target(
+                "all n, deepest / unpruned alone", ratio(times["deepest"], times["unpruned"]), 2.5, WHY_TREE
+            ),
+            target(
+                "all n, similarity / unpruned alone",
+                ratio(times["similar"], times["unpruned"]),
+                2.5,
+                WHY_TREE,
+            ),
             target(
                 "a job each / one job for all",
                 ratio(jobs["apart"], jobs["together"]),
@@ -92,20 +97,21 @@ def main(place: Path) -> None:
                 at_least=True,
             ),
             target(
-                "layers run / layers of separate evaluations",
-                run_layers / separate,
+                "all n, similarity: layers run / layers of separate evaluations",
+                counts["similar"]["run"] / counts["similar"]["separate"],
                 0.5,
                 "Cuts that begin early share little.",
             ),
         ],
         f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, fp32, one "
-        f"thread; held-out loss of {SEQUENCES} sequences of 16 to {LENGTH} tokens; cuts {', '.join(BLOCKS)}.",
+        f"thread; held-out loss of {SEQUENCES} sequences of 16 to {LENGTH} tokens. Cuts by similarity: "
+        f"{', '.join(SIMILAR)}; deepest: {DEEPEST[0]} to {DEEPEST[-1]}.",
     )
 
 
 WHY_TREE = (
-    "Behind the forks 8 more layers run for the 12 of the trunk, and the head nine times instead of once; at "
-    "this width the head and the loss are a large part of a pass."
+    "The head and the loss run once for each cut, and at this width they are a large part of a pass; layers "
+    "behind the forks are counted in the table."
 )
 
 if __name__ == "__main__":

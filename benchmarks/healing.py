@@ -9,7 +9,7 @@ import common
 from common import alternating, ratio, report, run, target
 
 SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
-STEPS, BATCH, LENGTH, RANK = 25, 16, 128, 16
+STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
 
 
 def ours(checkpoint: Path, tokens: Path, out: Path, packing: bool) -> float:

@@ -15,6 +15,7 @@ COLUMNS = {
     "tokens_per_second": ("tokens/s", "{:.0f}"),
     "peak_mb": ("peak MB", "{:.0f}"),
     "written_mb": ("MB written", "{:.0f}"),
+    "layers": ("layers a batch", "{:.0f}"),
     "jobs": ("jobs", "{}"),
     "import_seconds": ("seconds of imports", "{:.2f}"),
     "torch": ("torch", "{}"),
