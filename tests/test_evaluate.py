@@ -5,6 +5,8 @@ import json
 import math
 import random
 import statistics
+import subprocess
+import sys
 import weakref
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -511,6 +513,15 @@ def test_generation_shrinks_its_batches_too(place, monkeypatch):
     monkeypatch.setattr(HFLM, "_model_generate", full_beyond(0))
     with pytest.raises(UserError, match="one sequence does not fit into GPU memory"):
         lm.generate_until(requests)
+
+
+def test_packages_are_those_that_pip_lists():
+    """lm-eval's JSON names packages as torch does, which asks pip."""
+    words = "import torch.utils.collect_env as c; print(c.get_pip_packages(c.run)[1])"
+    listed = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
+    known = torch.utils.collect_env
+    assert known.get_pip_packages(known.run) == ("pip3", listed.strip())
+    assert "torch==" in listed
 
 
 QUIZ = ["--suite", "quiz", "--include", "tasks", "--precision", "fp32"]

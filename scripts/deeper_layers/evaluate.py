@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import random
@@ -44,6 +45,17 @@ lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
 # every call: once is enough.
 lm_eval.utils.env.from_string = functools.lru_cache(1000)(lm_eval.utils.env.from_string)
 torch.utils.collect_env.get_pretty_env_info = functools.cache(torch.utils.collect_env.get_pretty_env_info)
+
+
+def _read_command(run, command, read=torch.utils.collect_env.run_and_read_all) -> str | None:
+    """What a command prints; but what pip lists is read without pip, which takes a second to start."""
+    if "-mpip" not in command:
+        return read(run, command)
+    found = {package.name: package.version for package in importlib.metadata.distributions()}
+    return "\n".join(f"{name}=={found[name]}" for name in sorted(found, key=str.lower))
+
+
+torch.utils.collect_env.run_and_read_all = _read_command
 
 
 def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
