@@ -130,8 +130,8 @@ def main(place: Path) -> None:
                 "cut.py less its start-up / cp and sync",
                 ratio([t - start_up for t in times["ours"]], times["cp and sync"]),
                 1,
-                "Hashing what is written takes a core to itself: where others keep the cores busy it does not "
-                "hide behind the flush.",
+                "Hashing what is written takes a core to itself: where others keep the cores busy it does "
+                "not hide behind the flush.",
             ),
             target(
                 "peak memory of cut.py, MB",
