@@ -60,10 +60,8 @@ def jobs(study: Study) -> list[Job]:
         ):
             found += [_job(study, rule, None, f"figures/{model}/{name}.svg") for name in names]
     found += [_job(study, "figure_study", None, f"figures/{name}.svg") for name in study.study_figures]
-    found += [
-        _job(study, rule, None, name) for rule, name in (("table", "table.csv"), ("summary", "summary.md"))
-    ]
-    return found
+    found.append(_job(study, "table", None, "table.csv"))
+    return [*found, _job(study, "summary", None, "summary.md")]
 
 
 def _job(study: Study, stage: str, model: str | None, output: str, *args, **sizes) -> Job:
@@ -74,7 +72,8 @@ def _job(study: Study, stage: str, model: str | None, output: str, *args, **size
 def _readers(study: Study, model: str) -> list[dict]:
     """The settings, with text and split, of all that reads a model's tokens."""
     losses = [study.config["suites"][suite]["loss"] for suite in study.suites if study.is_loss(suite)]
-    recipes = [study.recipe(recipe, model) for recipe in study.recipes]
+    choices = study.expected(model)
+    recipes = [study.recipe(r, model) for r in study.recipes if study.healed(r, model, choices)]
     return recipes + losses + ([study.config["distances"]] if study.distance_files(model) else [])
 
 
