@@ -174,6 +174,13 @@ def exports(wildcards):
     return found
 
 
+def pushed(wildcards):
+    """The same, if it is known where to."""
+    if not config["hub"]:
+        sys.exit("error: push where to? Give --config hub=ACCOUNT, or the key hub")
+    return exports(wildcards)
+
+
 def needs(work_of):
     """Resources of a rule whose jobs do ``work_of(wildcards)``; more with each attempt."""
     return {

@@ -67,3 +67,31 @@ rule export:
     input:
         lambda wildcards: [f"{folder}/README.md" for folder in exports(wildcards)],
     localrule: True
+
+
+rule upload:
+    input:
+        weights=rules.merge.output,
+        card=rules.card.output,
+    output:
+        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}.pushed.json",
+    log:
+        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}-push.log",
+    wildcard_constraints:
+        treatment=names([*study.recipes, "pruned"]),
+    # Where Snakemake itself runs: the nodes of a cluster often have no network.
+    localrule: True
+    conda:
+        "../envs/models.yaml"
+    params:
+        id=lambda w: f"{config['hub']}/{w.model}-{w.block}-{w.treatment}",
+    message:
+        "Uploading {params.id}"
+    shell:
+        "python $SCRIPTS/push.py --folder $(dirname {input.card}) --id {params.id} --out {output} --log {log}"
+
+
+rule push:
+    input:
+        lambda wildcards: [f"{folder}.pushed.json" for folder in pushed(wildcards)],
+    localrule: True

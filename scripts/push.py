@@ -1,0 +1,20 @@
+"""Upload an exported checkpoint to the Hugging Face hub, as a private model."""
+
+from pathlib import Path
+
+from deeper_layers import program
+
+
+def main(arguments) -> None:
+    from deeper_layers.files import write_json
+    from deeper_layers.push import push
+
+    write_json(arguments.out, push(arguments.folder, arguments.id))
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    p.add_argument("--folder", type=Path, required=True, help="folder that export.py wrote")
+    p.add_argument("--id", required=True, help="model id, OWNER/NAME")
+    p.add_argument("--out", type=Path, required=True, help="JSON to write: id and commit")
+    program.run(main, p)
