@@ -12,7 +12,7 @@ rule figure_distances:
             f"{OUT}/figures/{{model}}/{{figure}}.png",
             caption="../report/figure.rst",
             category="{model}",
-            labels={"figure": "{figure}"},
+            labels={"result": "{figure}"},
         ),
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
@@ -40,7 +40,7 @@ rule figure_speed:
             f"{OUT}/figures/{{model}}/{{figure}}.png",
             caption="../report/figure.rst",
             category="{model}",
-            labels={"figure": "{figure}"},
+            labels={"result": "{figure}"},
         ),
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
@@ -69,7 +69,7 @@ rule figure_model:
             f"{OUT}/figures/{{model}}/{{figure}}.png",
             caption="../report/figure.rst",
             category="{model}",
-            labels={"figure": "{figure}"},
+            labels={"result": "{figure}"},
         ),
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
@@ -100,7 +100,7 @@ rule figure_study:
             f"{OUT}/figures/{{figure}}.png",
             caption="../report/figure.rst",
             category="Results",
-            labels={"figure": "{figure}"},
+            labels={"result": "{figure}"},
         ),
     log:
         f"{OUT}/logs/figures/{{figure}}.log",

@@ -10,7 +10,7 @@ rule summary:
             f"{OUT}/summary.md",
             caption="../report/summary.rst",
             category="Results",
-            labels={"figure": "summary"},
+            labels={"result": "summary"},
         ),
     log:
         f"{OUT}/logs/summary.log",

@@ -16,7 +16,7 @@ rule table:
             f"{OUT}/table.html",
             caption="../report/table.rst",
             category="Results",
-            labels={"figure": "table"},
+            labels={"result": "table"},
         ),
         levels=f"{OUT}/levels.csv",
     log:
