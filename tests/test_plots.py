@@ -225,7 +225,10 @@ def test_loss_of_all_models_with_chance_at_one(table, levels):
 
 
 def test_recipes_have_a_curve_each(table, levels):
-    ax = figures.recipes(table, levels, models=[["a"]]).axes[0]
+    axes = figures.recipes(table, levels, models=[["a"]]).axes
+    assert [ax.get_title() for ax in axes] == ["similarity"] * 3 + ["deepest"] * 3
+    assert len(figures.recipes(table, levels, models=[["a"]], strategy="deepest").axes) == 3
+    ax = axes[0]
     first, second = lines(ax, marker="o")
     for curve, recipe in ((first, "healed"), (second, "healed_seed1")):
         rows = select(table, model="a", strategy="similarity", treatment=recipe).query("n > 0")

@@ -222,20 +222,24 @@ def recipes(
     strategy: str | None = None,
     recipes: Sequence[str] | None = None,
 ) -> Figure:
-    """Healing recipes of one model against each other: seeds, LoRA ranks, ... (paper, figures 8 and 9)."""
+    """Healing recipes of one model against each other: seeds, LoRA ranks, ... (paper, figures 8 and 9).
+
+    A panel for each metric, and again for each strategy, unless one is asked for.
+    """
     model, metrics = _one_model(table, models), _metrics(table, metrics)
-    strategy = strategy or table["strategy"].iloc[0]
-    recipes = recipes or _healed(_rows(table, model=model, strategy=strategy))
-    fig, axes = plots.wrapped(len(metrics), most=4, height=1.8)
+    strategies = [strategy] if strategy else list(table["strategy"].unique())
+    recipes = recipes or _healed(_rows(table, model=model))
+    pairs = [(strategy, metric) for strategy in strategies for metric in metrics]
+    fig, axes = plots.wrapped(len(pairs), most=min(4, len(metrics)), height=1.8)
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(recipes)))
     looks = {PRUNED: look(GREY, PRUNED)}
     looks |= {recipe: look(shade, recipe) for recipe, shade in zip(recipes, shades, strict=True)}
     drawn: set[str] = set()
-    for ax, metric in zip(axes, metrics, strict=True):
+    for ax, (strategy, metric) in zip(axes, pairs, strict=True):
         for treatment, style in looks.items():
             plots.curve(ax, _variant(table, model, strategy, treatment), metric, **style)
         drawn |= plots.references(ax, table, levels, [model], metric)
-        ax.set(xlabel=FRACTION, ylabel=label(metric))
+        ax.set(xlabel=FRACTION, ylabel=label(metric), title=strategy if len(strategies) > 1 else "")
     handles = [plots.handle(label(treatment), **style) for treatment, style in looks.items()]
     plots.key(fig, [*handles, *plots.usual_handles(table, recipes, drawn)])
     return fig
