@@ -1,7 +1,7 @@
 """A study that is killed again and again ends like one that is left alone: ``make chaos``.
 
-The study runs twice, once in peace. The other run is ended at random moments, each time by one of KINDS, and
-started again by the documented command until it is done. Then both have the same results, byte for byte.
+The study runs twice, once in peace. The other run is ended at random moments, in each of the ways of KINDS,
+and started again by the documented command until it is done. Then both have the same results, byte for byte.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class Run:
 
 
 def study_until_done(folder: Path, kills: int, every: float, seed: int, *arguments: str) -> Run:
-    """Run the study in ``folder`` until it is done. Until ``kills`` are reached each life is ended, after
-    ``every`` seconds in the mean, drawn from ``seed``. AssertionError if one fails that was not killed."""
+    """Run the study in ``folder`` until it is done. The first ``kills`` lives are ended, by each of KINDS in
+    turn, after ``every`` seconds in the mean (uniform, drawn from ``seed``). AssertionError if a life fails
+    that was not ended."""
     draw, found, log, began = random.Random(seed), Run(), folder / "run.log", time.monotonic()
     while True:
         found.lives += 1
@@ -54,9 +55,10 @@ def study_until_done(folder: Path, kills: int, every: float, seed: int, *argumen
         killed = None
         if found.kills.total() < kills:
             try:
-                snakemake.wait(draw.expovariate(1 / every))
+                snakemake.wait(draw.uniform(0, 2 * every))
             except subprocess.TimeoutExpired:
-                killed = kill(snakemake, folder, draw.choice(list(KINDS)), draw)
+                kind = list(KINDS)[found.kills.total() % len(KINDS)]
+                killed = kill(snakemake, folder, kind, draw)
                 found.kills.update([killed] if killed else [])
         if snakemake.wait() == 0:
             break
