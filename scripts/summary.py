@@ -11,7 +11,8 @@ from deeper_layers.table import read_table
 
 def main(arguments) -> None:
     table, levels = read_table(arguments.table), read_table(arguments.levels)
-    made = {model: how_measured(arguments.table.parent / model, arguments.suites) for model in table["model"]}
+    models = table["model"].unique() if arguments.suites else []
+    made = {model: how_measured(arguments.table.parent / model, arguments.suites) for model in models}
     text = summary(table, levels, arguments.tolerance, arguments.command, made)
     with replacing(arguments.out) as aside:
         aside.write_text(text)

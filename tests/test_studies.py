@@ -152,6 +152,9 @@ def test_the_ablations_change_one_thing_each(study):
         recipe = found.recipe(name, "llama-2-7b")
         changes = {key for key in recipe if recipe[key] != base[key]}
         assert changes == {name.split("_")[0]} and recipe[changes.pop()] == int(name.split("_")[1])
+    assert {"recipes", "prompts"} <= set(found.model_figures)  # figures 7, 8 and 9
+    asked = found.figure_options("prompts").split()
+    assert asked[:3] == ["--metrics", "mmlu_mmlu", "mmlu_1_shot_mmlu"] and len(asked) == 8
     for suite in found.suites[1:-1]:
         settings = found.config["suites"][suite]
         assert settings["tasks"] == ["mmlu"]

@@ -1,7 +1,12 @@
 """The summary: what it calls kept, which cut it names, and when it is shown."""
 
+import json
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from deeper_layers.summary import best, kept, largest, summary
 
@@ -82,3 +87,22 @@ def test_the_summary_says_it(table):
 def test_a_model_that_knows_nothing_has_nothing_to_keep(table):
     text = summary(table[["model", "n", "n_layers", "parameters", "treatment"]], LEVELS, 0.05, "", {})
     assert "No metric is better than chance: nothing to keep." in text
+
+
+@pytest.mark.parametrize("suites", [[], ["quiz"]])
+def test_the_program(table, suites, tmp_path):
+    table.to_csv(tmp_path / "table.csv", index=False)
+    LEVELS.to_csv(tmp_path / "levels.csv", index=False)
+    full = tmp_path / "a/pruned/quiz/full.json"
+    full.parent.mkdir(parents=True)
+    versions = {"torch": "2.13.0", "transformers": "5.23.0", "lm-eval": "0.4.13"}
+    made = {"device": "a card", "precision": "nf4", "versions": versions}
+    full.write_text(json.dumps({"results": {}, "deeper_layers": made}))
+    command = [sys.executable, ROOT / "scripts/summary.py", "--table", tmp_path / "table.csv", "--levels"]
+    command += [tmp_path / "levels.csv", "--out", tmp_path / "summary.md", "--suites", *suites]
+    subprocess.run(command, check=True)
+    text = (tmp_path / "summary.md").read_text()
+    assert "export=[a/healed/drop_5-6]" in text
+    assert ("Measured in nf4 on a card, torch 2.13.0, transformers 5.23.0, lm-eval 0.4.13." in text) == bool(
+        suites
+    )

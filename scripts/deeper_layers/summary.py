@@ -49,7 +49,8 @@ def summary(
     table: pd.DataFrame, levels: pd.DataFrame, tolerance: float, command: str, made: Mapping[str, str]
 ) -> str:
     """Markdown: for each model and treatment the largest n that keeps each metric, and what the best cut
-    saves. ``command`` is what runs the study, ``made`` says of each model what it was measured with."""
+    saves. ``command`` is what exports a checkpoint of the study (it gets ``--config``), ``made`` says of
+    each model what it was measured with."""
     lines = [
         "# What can be removed",
         "",
