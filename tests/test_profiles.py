@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, full_config
 from small_study import changed, prepare, run
+
+from deeper_layers import work
+from deeper_layers.study import Study
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/config.yaml"))
 RULES = {
@@ -58,6 +61,17 @@ def test_it_says_its_command_and_every_setting_what_it_is_for(profile):
     plain = {"executor", "resources", "default-resources", "cluster-generic-submit-cmd"}
     for line in lines:
         assert line[:1] in ("#", " ") or "#" in line or line.split(":")[0] in plain, line
+
+
+def test_each_attempt_asks_for_more_and_no_job_for_more_than_a_day():
+    config = full_config()
+    config["models"]["embedded"]["gpus"] = 1
+    job = work.healing(Study(config), "embedded", "healed")
+    for need in (job.gpu_mem_mb, job.mem_mb, job.runtime):
+        assert 0 < need(1) < need(2) < need(3)
+    config["recipes"]["healed"]["steps"] = 10**9
+    job = work.healing(Study(config), "embedded", "healed")
+    assert job.runtime(1) == job.runtime(2) == 24 * 60
 
 
 def test_what_a_kubernetes_job_is_made_of(tmp_path, monkeypatch):
