@@ -1,19 +1,18 @@
-# The figures, each a job of its own: those of a model, and those that show all models together. The report
-# shows the png: it draws a picture as large as it is, and the others have the width of a paper's column.
+# The figures, each a job of its own: those of a model, and those that show all models together.
 
 
 rule figure_distances:
     input:
         f"{OUT}/{{model}}/distances.csv",
     output:
-        svg=f"{OUT}/figures/{{model}}/{{figure}}.svg",
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.png",
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
             caption="../report/figure.rst",
             category="{model}",
             labels={"result": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -34,14 +33,14 @@ rule figure_speed:
     input:
         f"{OUT}/{{model}}/speed.csv",
     output:
-        svg=f"{OUT}/figures/{{model}}/{{figure}}.svg",
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.png",
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
             caption="../report/figure.rst",
             category="{model}",
             labels={"result": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -63,14 +62,14 @@ rule figure_model:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        svg=f"{OUT}/figures/{{model}}/{{figure}}.svg",
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.png",
+        svg=report(
+            f"{OUT}/figures/{{model}}/{{figure}}.svg",
             caption="../report/figure.rst",
             category="{model}",
             labels={"result": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
     wildcard_constraints:
@@ -94,14 +93,14 @@ rule figure_study:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        svg=f"{OUT}/figures/{{figure}}.svg",
-        pdf=f"{OUT}/figures/{{figure}}.pdf",
-        png=report(
-            f"{OUT}/figures/{{figure}}.png",
+        svg=report(
+            f"{OUT}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
             category="Results",
             labels={"result": "{figure}"},
         ),
+        pdf=f"{OUT}/figures/{{figure}}.pdf",
+        png=f"{OUT}/figures/{{figure}}.png",
     log:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:

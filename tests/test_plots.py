@@ -376,6 +376,8 @@ def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
         plots.save(figures.healing(table, levels, models=[["a"]]), one)
         plots.save(figures.healing(table, levels, models=[["a"]]), two)
         assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 5000
+    head = (tmp_path / "1.svg").read_text()[:1000]
+    assert 'width="745.2pt"' in head and 'viewBox="0 0 496.8 ' in head  # a page, half as large again
     with pytest.raises(UserError, match="svg"):
         plots.save(figures.layer_map(table, models=[["a"]]), tmp_path / "figure.gif")
 

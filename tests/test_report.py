@@ -67,7 +67,7 @@ def test_the_report_shows_every_figure_with_its_caption(folder, browser, tmp_pat
             if name not in ("table", "summary"):
                 row = f"document.querySelectorAll('tbody tr')[{i}]"
                 browser.run(f"{row}.querySelector('a[iconname=eye]').click()")
-                browser.wait("[...document.images].some(image => image.complete && image.naturalWidth > 900)")
+                browser.wait("[...document.images].some(image => image.complete && image.naturalWidth > 400)")
                 shown.setdefault(category, set()).add(name)
         browser.picture(tmp_path / f"{category}.png")
     assert shown["tiny"] == {*FIGURES, "speed", "pareto"} and shown["Results"] == {"healing", "loss"}

@@ -9,6 +9,7 @@ readers, and what stands side by side differs in lightness or marker too, so tha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from .errors import UserError
 from .files import replacing
 from .table import PRUNED, metrics, unpruned
 
+SCREEN = 1.5  # how much larger than on paper a figure is on a screen
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and the width of both
 
 STYLE = {
@@ -143,13 +145,23 @@ def key(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write svg, pdf or png, as the file's ending says; equal figures give equal bytes."""
+    """Write svg, pdf or png, as the file's ending says; equal figures give equal bytes. An svg, which is for
+    screens, is shown larger than a column of paper."""
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     ending = Path(path).suffix
     if ending not in undated:
         raise UserError(f"cannot draw {path}: its name must end in {', '.join(undated)}")
     with replacing(path) as aside, matplotlib.rc_context(STYLE):
         figure.savefig(aside, format=ending[1:], metadata=undated[ending])
+        if ending == ".svg":
+            aside.write_text(_enlarged(aside.read_text()))
+
+
+def _enlarged(svg: str) -> str:
+    """The same drawing at ``SCREEN`` times its size, which only its head states."""
+    size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    width, height = (SCREEN * float(length) for length in size.groups())
+    return svg.replace(size[0], f'width="{width:g}pt" height="{height:g}pt"', 1)
 
 
 # Looks
