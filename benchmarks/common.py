@@ -34,16 +34,14 @@ class Run:
     output: str
 
 
-def run(*command: object, before: Callable[[], None] | None = None, **environment: str) -> Run:
-    """Run a command to its end; ``before`` is called in the child first. Fails loudly."""
+def run(*command: object) -> Run:
+    """Run a command to its end. Fails loudly."""
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
             list(map(str, command)),
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment,
-            preexec_fn=before,
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started

@@ -8,6 +8,7 @@ samples wait in memory or, where there are too many, in a memory-mapped file.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 import weakref
@@ -46,6 +47,8 @@ class Stream(Apart):
     def __init__(self, folder: str | Path, precision: str = "fp32", trust_remote_code: bool = False):
         if precision not in DTYPES:
             raise UserError(f"stream reads weights as they are, not as {precision}: write fp32 or bf16")
+        # Else transformers reads with threads of its own, whose memory the allocator keeps for them.
+        os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
         self.folder, self.device = Path(folder), device()
         config = load_config(folder, trust_remote_code)
         checkpoint = Checkpoint.read(folder)
@@ -81,6 +84,7 @@ class Stream(Apart):
                     coming = reader.submit(self._load_layer, i + 1)
                 yield i
                 layer.to("meta")
+                _trim()
 
     def embedded(self, ids: Tensor) -> Tensor:
         """The hidden states [B, T, d] before layer 0."""
@@ -174,6 +178,13 @@ class Stream(Apart):
         ]
         if missing:
             raise UserError(f"{self.folder}: missing keys when loading: {missing[:5]}")
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: glibc keeps that of tensors below 32 MB."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 class Store:
