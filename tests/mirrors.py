@@ -47,47 +47,48 @@ def c4(root: Path, train: int = 400, validation: int = 300, shards: int = 4) -> 
             with gzip.open(path, "wt") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
     files = {split: f"en/c4-{split}.*.json.gz" for split in ("train", "validation")}
-    readme(folder, {"en": files})
+    readme(folder, ["en"], files)
 
 
-def readme(folder: Path, configurations: dict[str, dict[str, str]]) -> None:
-    """The front matter that tells which files hold which split of which configuration."""
-    configs = [
-        {"config_name": name, "data_files": [{"split": s, "path": path} for s, path in files.items()]}
-        for name, files in configurations.items()
-    ]
+def readme(folder: Path, configurations: list[str], files: dict[str, str]) -> None:
+    """The front matter that tells which ``files`` hold which split of the configurations, of all the same."""
+    files = [{"split": split, "path": path} for split, path in files.items()]
+    configs = [{"config_name": name, "data_files": files} for name in configurations]
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
 
 
-def parquet(folder: Path, configurations: dict[str, dict[str, list[dict]]]) -> None:
-    """Write {configuration: {split: rows}} as the hub does: CONFIGURATION/SPLIT-00000-of-00001.parquet."""
-    files: dict[str, dict[str, str]] = {}
-    for name, splits in configurations.items():
-        for split, rows in splits.items():
-            path = folder / name / f"{split}-00000-of-00001.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-            files.setdefault(name, {})[split] = f"{name}/{split}-*"
-    readme(folder, files)
+def parquet(folder: Path, configurations: list[str], splits: dict[str, list[dict]]) -> None:
+    """Write {split: rows} as the hub does: CONFIGURATION/SPLIT-00000-of-00001.parquet, once for all
+    configurations."""
+    place = configurations[0]
+    (folder / place).mkdir(parents=True)
+    for split, rows in splits.items():
+        path = folder / place / f"{split}-00000-of-00001.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    readme(folder, configurations, {split: f"{place}/{split}-*" for split in splits})
 
 
 def mmlu(root: Path, subjects: list[str], questions: int = 4) -> None:
-    """cais/mmlu: a configuration for each subject; dev has the five examples that are shown."""
+    """cais/mmlu: a configuration for each subject; dev has the five examples that are shown. All have the
+    same questions: a README.md with the files of each is slow to read, which is done for each."""
     r = random.Random(1)
 
-    def question(subject: str) -> dict:
+    def question() -> dict:
         first, second = r.randint(2, 40), r.randint(2, 40)
         choices = r.sample(range(2, 100), 4)
         answer = r.randrange(4)
         choices[answer] = first + second
         text = f"{r.choice(PEOPLE)} has {first} {r.choice(THINGS)} and finds {second}. How many are there?"
-        return {"question": text, "subject": subject, "choices": list(map(str, choices)), "answer": answer}
+        return {
+            "question": text,
+            "subject": subjects[0],
+            "choices": list(map(str, choices)),
+            "answer": answer,
+        }
 
     sizes = {"test": questions, "validation": 2, "dev": 5}
-    parquet(
-        root / "cais/mmlu",
-        {s: {split: [question(s) for _ in range(n)] for split, n in sizes.items()} for s in subjects},
-    )
+    splits = {split: [question() for _ in range(n)] for split, n in sizes.items()}
+    parquet(root / "cais/mmlu", subjects, splits)
 
 
 def boolq(root: Path, questions: int = 12) -> None:
@@ -106,7 +107,7 @@ def boolq(root: Path, questions: int = 12) -> None:
     splits = {
         s: [row(i) for i in range(n)] for s, n in (("train", 6), ("validation", questions), ("test", 2))
     }
-    parquet(root / "aps/super_glue", {"boolq": splits})
+    parquet(root / "aps/super_glue", ["boolq"], splits)
 
 
 def hellaswag(root: Path, questions: int = 12) -> None:
@@ -129,7 +130,7 @@ def hellaswag(root: Path, questions: int = 12) -> None:
         }
 
     splits = {s: [row(i) for i in range(n)] for s, n in (("train", 6), ("validation", questions))}
-    parquet(root / "Rowan/hellaswag", {"default": splits})
+    parquet(root / "Rowan/hellaswag", ["default"], splits)
 
 
 def gsm8k(root: Path, questions: int = 6) -> None:
@@ -145,4 +146,4 @@ def gsm8k(root: Path, questions: int = 6) -> None:
         }
 
     sizes = {"train": 8, "test": questions}
-    parquet(root / "openai/gsm8k", {"main": {split: [row() for _ in range(n)] for split, n in sizes.items()}})
+    parquet(root / "openai/gsm8k", ["main"], {split: [row() for _ in range(n)] for split, n in sizes.items()})

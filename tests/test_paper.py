@@ -39,7 +39,7 @@ SMALL = {
     "study": {
         "models": ["llama-2-7b", "qwen-7b", "mistral-7b", "phi-2"],
         "remove": [N],
-        "suites": ["mmlu", "tasks", "loss"],
+        "suites": ["mmlu", "loss"],
     },
     "models": {name: {"gpus": 0} for name in ("llama-2-7b", "qwen-7b", "mistral-7b", "phi-2")},
     "texts": {"c4": {"train": 60, "calibration": 30, "validation": 30, "buffer": 50}},
@@ -50,13 +50,21 @@ SMALL = {
             "warmup": 1,
             "batch": 4,
             "precision": "fp32",
-            "models": {name: {"length": 64} for name in ("llama-2-7b", "qwen-7b", "mistral-7b", "phi-2")},
+            "models": {
+                **{name: {"length": 64} for name in ("llama-2-7b", "phi-2")},
+                # Two are healed, one with the gated targets and one with fc1 and fc2: minutes matter.
+                **{name: {"remove": [N + 1]} for name in ("qwen-7b", "mistral-7b")},
+            },
         }
     },
     "suites": {
-        "mmlu": {"limit": 1, "precision": "fp32", "batch": 8},
-        # One job for three tasks, each with its own number of examples.
-        "tasks": {"tasks": ["boolq", "hellaswag", "gsm8k"], "limit": 2, "precision": "fp32", "batch": 8},
+        # One job for all tasks, one question of each.
+        "mmlu": {
+            "tasks": ["mmlu", "boolq", "hellaswag", "gsm8k"],
+            "limit": 1,
+            "precision": "fp32",
+            "batch": 8,
+        },
         "loss": {"loss": {"sequences": 30, "length": 64, "precision": "fp32"}},
     },
 }
@@ -136,12 +144,15 @@ IDS = {
 }
 
 
+RANKS = {"llama-2-7b": 2, "phi-2": 64}  # of the models that are healed
+
+
 def test_every_variant_has_every_metric(results):
     found = {(r["model"], r["strategy"], r["n"], r["treatment"]) for r in rows(results)}
     for model in IDS:
         for strategy in ("similarity", "deepest"):
             assert {(model, strategy, n, "pruned") for n in ("0", str(N))} <= found
-        assert (model, "similarity", str(N), "healed") in found
+        assert ((model, "similarity", str(N), "healed") in found) == (model in RANKS)
     blocks = {(r["model"], r["n"]): r["block"] for r in rows(results) if r["strategy"] == "published"}
     assert blocks == {
         ("llama-2-7b", "0"): "full",
@@ -158,8 +169,7 @@ def test_every_variant_has_every_metric(results):
 
 def test_healing_trained_the_papers_targets(results):
     targets = {"phi-2": {"fc1", "fc2"}}
-    ranks = {"llama-2-7b": 2, "qwen-7b": 64, "mistral-7b": 4, "phi-2": 64}
-    for model, rank in ranks.items():
+    for model, rank in RANKS.items():
         (path,) = (results / model / "healed").glob("drop_*/adapter/adapter_config.json")
         adapter = json.loads(path.read_text())
         names = targets.get(model, {"gate_proj", "up_proj", "down_proj"})
@@ -182,7 +192,7 @@ def test_the_papers_values_stand_beside_ours(results):
         if value:
             seen += 1
             assert float(row["mmlu_difference"]) == pytest.approx(float(row["mmlu"]) - float(value), abs=1e-7)
-    assert seen >= 4 * 3
+    assert seen >= 4 * 2 + 1
     assert "boolq_published" not in rows(results)[0]  # the paper has BoolQ of Llama-2-70B only
 
 
@@ -191,7 +201,8 @@ def test_all_figures_are_drawn(results):
     assert study == {"published", "healing", "loss"}
     for model in IDS:
         drawn = {path.stem for path in (results / "figures" / model).glob("*.png")}
-        assert drawn | study == set(FIGURES) - {"recipes"}  # which compares several
+        # Not what compares recipes or prompts, and not what needs study.speed.
+        assert drawn | study == set(FIGURES) - {"recipes", "prompts", "speed", "pareto"}
     sizes = [path.stat().st_size for path in (results / "figures").rglob("*.svg")]
     assert min(sizes) > 5000
 

@@ -297,6 +297,12 @@ def test_distance_loss_shows_the_loss_added(table):
     np.testing.assert_allclose(dots, np.column_stack([rows.distance, rows.loss - 1.0]))
 
 
+def test_distance_loss_of_a_model_that_no_recipe_heals_shows_the_unhealed_cuts(table):
+    table = table[(table.model == "b") | (table.treatment == "pruned")]
+    panels = figures.distance_loss(table, models=[["a"]]).axes[:-1]  # the last is the colour bar
+    assert [ax.get_title() for ax in panels] == ["un-healed"]
+
+
 def test_prompts_are_curves_of_one_task(table, levels):
     names = ["mmlu_1_shot_knowledge", "mmlu_order_2_knowledge"]
     for i, name in enumerate(names):

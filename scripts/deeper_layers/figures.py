@@ -410,9 +410,9 @@ def distance_loss(table: pd.DataFrame, models: Families | None = None, recipe: s
 
     Grey lines join blocks of equal n: where they rise, the closer block was the better one.
     """
-    treatments, metric = _treatments(table, recipe), _loss(table, "loss")
+    metric = _loss(table, "loss")
     table = _rows(table, model=_one_model(table, models))
-    names = table["strategy"].unique()
+    names, treatments = table["strategy"].unique(), _treatments(table, recipe)
     table = table.assign(lost=table[metric] - unpruned(table, table["model"].iloc[0])[metric])
     fig, axes = plots.panels(1, len(treatments), height=2.6, sharex=True)
     shade = ScalarMappable(Normalize(1, table["n"].max()), "viridis")
