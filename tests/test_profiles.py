@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,22 @@ def test_each_attempt_asks_for_more_and_no_job_for_more_than_a_day():
     config["recipes"]["healed"]["steps"] = 10**9
     job = work.healing(Study(config), "embedded", "healed")
     assert job.runtime(1) == job.runtime(2) == 24 * 60
+
+
+def test_a_warning_to_the_job_script_reaches_the_job_which_ends_in_its_own_time(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def save(*_): time.sleep(1); pathlib.Path('saved').touch(); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save); pathlib.Path('ready').touch(); time.sleep(60)\n"
+    )
+    command = f"cd {tmp_path} && {sys.executable} job.py && exit 0 || exit 1"
+    text = (ROOT / "profiles/generic/jobscript.sh").read_text().format(properties="{}", exec_job=command)
+    (tmp_path / "job.sh").write_text(text)
+    script = subprocess.Popen(["bash", tmp_path / "job.sh"], start_new_session=True)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    script.terminate()  # this shell alone, as schedulers do
+    assert script.wait(timeout=50) != 0 and (tmp_path / "saved").exists()
 
 
 def test_what_a_kubernetes_job_is_made_of(tmp_path, monkeypatch):

@@ -168,6 +168,7 @@ def test_a_preempted_job_runs_again_through_the_generic_profile(cluster, tmp_pat
         folder,
         *["results/texts/world/train.jsonl", "--workflow-profile", str(ROOT / "profiles/generic"), *HERE],
         *["--cluster-generic-status-cmd", str(ROOT / "profiles/generic/status.sh")],
+        *["--jobscript", str(ROOT / "profiles/generic/jobscript.sh")],
         *["--default-resources", *[f"{name}={value}" for name, value in defaults.items()]],
     )
 

@@ -14,8 +14,7 @@ if [ "$gpus" -gt 0 ]; then
   gpu_nodes="nodeSelector: {\"${node_selector%%=*}\": \"${node_selector#*=}\"}"
 fi
 
-# The first process of a container passes SIGTERM to none: here it goes to all, and healing has two minutes
-# to save.
+# The job script passes SIGTERM on to all of its processes, and healing has two minutes to save.
 kubectl create -o name -f - << YAML
 apiVersion: batch/v1
 kind: Job
@@ -37,7 +36,7 @@ spec:
         - name: job
           image: $image
           workingDir: $PWD
-          command: [bash, -c, 'trap "trap : TERM; kill -TERM 0" TERM; bash "\$0" & wait \$!; code=\$?; wait; exit \$code', $1]
+          command: [bash, $1]
           env:
             - {name: HF_HOME, value: "${HF_HOME:-$HOME/.cache/huggingface}"}
           resources:
