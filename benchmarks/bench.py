@@ -1,4 +1,5 @@
-"""Run the benchmarks and write results.json and README.md beside this file: ``make bench``.
+"""Run the benchmarks and write results.json and README.md beside this file: ``make bench``, about ten
+minutes on two free cores.
 
 python benchmarks/bench.py [NAME ...]: only these; the others keep the figures that results.json has.
 """

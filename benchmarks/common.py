@@ -87,6 +87,11 @@ def target(what: str, value: float, limit: float, missed: str, at_least: bool = 
     return {"what": what, "value": value, "target": f"{sign} {limit:g}", "met": met, "missed": missed}
 
 
+def figure(what: str, value: float) -> dict:
+    """A figure for which there is no target."""
+    return {"what": what, "value": value, "target": "none", "met": True, "missed": ""}
+
+
 def median_row(what: str, values: Sequence[float], **more) -> dict:
     """A line of a report's table: the median of ``values``, seconds, and their range."""
     middle = statistics.median(values)

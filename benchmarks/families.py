@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import common
-from common import SCRIPTS, alternating, median_row, ratio, report, run, seconds_of, target
+from common import SCRIPTS, alternating, figure, median_row, ratio, report, run, seconds_of, target
 
 SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
 # The blocks of n = 1 to 8 in the default study, by its two strategies.
@@ -96,11 +96,9 @@ def main(place: Path) -> None:
                 "More of a job than its imports is shared only as far as the cuts share layers.",
                 at_least=True,
             ),
-            target(
+            figure(
                 "all n, similarity: layers run / layers of separate evaluations",
                 counts["similar"]["run"] / counts["similar"]["separate"],
-                0.5,
-                "Cuts that begin early share little.",
             ),
         ],
         f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, fp32, one "

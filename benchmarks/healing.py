@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import common
-from common import alternating, ratio, report, run, target
+from common import alternating, figure, ratio, report, run
 
 SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
 STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
@@ -124,12 +124,9 @@ def main(place: Path) -> None:
             row("plain Trainer + peft, padded", "plain"),
         ],
         [
-            target(
+            figure(
                 "packed / plain, real tokens a second",
                 ratio(speeds["packed"], speeds["plain"]),
-                1.5,
-                "Real tokens fill a third to a half of padded rows here; texts of equal lengths leave less.",
-                at_least=True,
             )
         ],
         f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, fp32, one "

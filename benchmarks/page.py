@@ -56,7 +56,7 @@ def machines(results: dict) -> str:
 def summary(results: dict) -> str:
     """All targets in one table."""
     rows = [
-        f"| {t['what']} | {number(t['value'])} | {t['target']} | {'yes' if t['met'] else 'no'} |"
+        f"| {t['what']} | {number(t['value'])} | {t['target']} | {verdict(t)} |"
         for result in results.values()
         for t in result["targets"]
     ]
@@ -74,9 +74,17 @@ def section(title: str, result: dict) -> str:
         lines.append("| " + " | ".join([row["what"], *cells]) + " |")
     lines.append("")
     for target in result["targets"]:
-        verdict = "met" if target["met"] else f"**missed**. {target['missed']}"
-        lines.append(f"- {target['what']}: {number(target['value'])}, target {target['target']}: {verdict}")
+        said = verdict(target) + ("" if target["met"] else f". {target['missed']}")
+        asked = f", target {target['target']}: {said}" if said else ""
+        lines.append(f"- {target['what']}: {number(target['value'])}{asked}")
     return "\n".join([*lines, ""])
+
+
+def verdict(target: dict) -> str:
+    """Whether a target is met, if there is one."""
+    if target["target"] == "none":
+        return ""
+    return "met" if target["met"] else "**missed**"
 
 
 def number(value: float) -> str:

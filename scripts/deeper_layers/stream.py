@@ -161,15 +161,21 @@ class Stream(Apart):
     def _complete(self, modules: Iterable[nn.Module]) -> None:
         """Compute the buffers that no file holds, such as rotary frequencies; then nothing may be missing."""
         modules = list(modules)
-        # A few models fill the buffers of their layers from above.
-        models = [module for module in self.model.modules() if isinstance(module, PreTrainedModel)]
-        for module in modules:
-            for name, buffer in module.named_buffers(recurse=False):
-                if buffer.is_meta:
-                    module._buffers[name] = torch.empty_like(buffer, device=self.device)
-                    for at in (module, *models):
-                        at._is_hf_initialized = False
-        self.model.initialize_weights()
+        empty = [
+            (module, name, buffer)
+            for module in modules
+            for name, buffer in module.named_buffers(recurse=False)
+            if buffer.is_meta
+        ]
+        if empty:
+            for module, name, buffer in empty:
+                module._buffers[name] = torch.empty_like(buffer, device=self.device)
+                module._is_hf_initialized = False
+            # A few models fill the buffers of their layers from above.
+            for module in self.model.modules():
+                if isinstance(module, PreTrainedModel):
+                    module._is_hf_initialized = False
+            self.model.initialize_weights()
         missing = [
             f"{type(module).__name__}.{name}"
             for module in modules
