@@ -1,0 +1,32 @@
+"""The documentation: every link leads somewhere, and CI runs the README's commands."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in links:
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readmes_setup_commands_are_run_by_ci():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text().splitlines()
+    commands = re.findall(r"^(make \w+)", readme, re.MULTILINE)
+    assert commands == ["make demo", "make test"] and set(commands) <= set(ci)
