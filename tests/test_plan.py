@@ -213,7 +213,10 @@ def test_the_command_plans_and_runs_nothing_else(tmp_path):
     assert facts["total"]["done"] == 0 and facts["total"]["gpu_hours"] == 0 < facts["total"]["cpu_hours"]
     stages = {stage: cost["jobs"] for stage, cost in facts["stages"].items()}
     assert stages["pretrain"] == stages["adopt"] == stages["distances"] == stages["table"] == 1
-    assert stages["heal"] == 17 and stages["cut"] == 16 and stages["evaluate_healed"] == 34
+    study = yaml.safe_load((ROOT / "config.yaml").read_text())["study"]
+    cuts = len(study["remove"]) * len(study["strategies"])  # and one control, that of the uncut model
+    assert stages["cut"] == cuts and stages["heal"] == cuts + 1
+    assert stages["evaluate_healed"] == len(study["suites"]) * (cuts + 1)
     # Told anew although its page is there, and of what is there by now.
     (tmp_path / "results/texts/world").mkdir(parents=True)
     (tmp_path / "results/texts/world/train.jsonl").write_text("")
