@@ -242,6 +242,7 @@ def test_layers_of_a_hub_model_are_read_from_the_cache(tmp_path, monkeypatch):
 
 
 def test_a_hub_model_that_is_not_at_hand_is_named_when_offline_and_awaited_when_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # not where the default study's own results may lie
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     config = changed(models__embedded={"source": "us/model", "gpus": 0})
     with pytest.raises(UserError) as error:  # conftest.py sets HF_HUB_OFFLINE
