@@ -23,3 +23,9 @@ def full_config(path: Path = ROOT / "config.yaml") -> dict:
     config = yaml.safe_load(path.read_text())
     validate(config, str(ROOT / "resources/config.schema.yaml"))
     return config
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Files with long tests begin first, so that no core is idle at the end. Slurm's mostly wait."""
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: ("slurm" not in item.keywords, item.path not in slow))

@@ -4,9 +4,9 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -97,7 +97,8 @@ def healing(folder: Path, block: str) -> psutil.Process | None:
 
 def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(cluster, tmp_path):
     """Begun here, it goes on through the profile: two cuts, then two healings that share a card. An
-    administrator cancels the first one; the other one hangs until its time is over."""
+    administrator cancels the first one. The other one is warned two minutes before its time is over; its
+    second attempt hangs until then."""
     study = changed(study__strategies=["deepest"], models__tiny__gpus=1, recipes__healed__steps=1000)
     folder = prepare(tmp_path / "study", study)
     run(folder, "results/tiny/tokens/world-train.json", "results/tiny/blocks.csv", "--cores", "2")
@@ -108,22 +109,34 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
         *["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"],
         *["--set-resources", "heal:runtime=5*attempt", *[f"{rule}:gpu_model=fake" for rule in GPU_RULES]],
     ]
-    cancelled, hanging = {}, {}
+    ended = {}  # by what happened: the job, and what it healed
+
+    def limit(job: str, minutes: int) -> None:
+        subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
 
     def disturb() -> bool:
-        """Cancel the healing that comes first, then let the other one hang; true when both are done."""
+        """What is to happen to the healing that runs now, once it makes steps; true after the last."""
         jobs = [job for job, state, rule in queue("%i", "%T", "%k") if state == "RUNNING" and "heal" in rule]
-        for block in BLOCKS:
-            if not (process := healing(folder, block)) or not jobs:
-                continue
-            if not cancelled:
-                subprocess.run(["scancel", jobs[0]], check=True)
-                cancelled[block] = jobs[0]
-            elif block not in cancelled:
-                process.send_signal(signal.SIGSTOP)
-                subprocess.run(["scontrol", "update", f"JobId={jobs[0]}", "TimeLimit=1"], check=True)
-                hanging[block] = jobs[0]
-        return bool(hanging)
+        block, process = next(((b, p) for b in BLOCKS if (p := healing(folder, b))), (None, None))
+        if not jobs or not process or jobs[0] in dict(ended.values()):
+            return False
+        if "CANCELLED" not in ended:
+            subprocess.run(["scancel", jobs[0]], check=True)
+            ended["CANCELLED"] = jobs[0], block
+        elif block == ended["CANCELLED"][1]:
+            return False
+        elif "FAILED" not in ended:
+            # So that it still has steps to do when Slurm looks, twice a minute: its warning wakes it.
+            process.suspend()
+            limit(jobs[0], 2)
+            ended["FAILED"] = jobs[0], block
+        else:
+            process.suspend()
+            # After the first minute, so that the warning does not come before the limit itself.
+            time.sleep(max(0, process.create_time() + 61 - time.time()))
+            limit(jobs[0], 1)
+            ended["TIMEOUT"] = jobs[0], block
+        return "TIMEOUT" in ended
 
     with Watch(disturb):
         snakemake = start(folder, *command, HF_TOKEN=TOKEN)
@@ -133,16 +146,17 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
     states = sorted((job["Partition"], job["JobState"]) for job in jobs.values())
     assert states == [
         *[("cpu", "COMPLETED")] * 2,
-        *[("gpu", "CANCELLED"), ("gpu", "COMPLETED"), ("gpu", "COMPLETED"), ("gpu", "TIMEOUT")],
+        *[("gpu", "CANCELLED"), ("gpu", "COMPLETED"), ("gpu", "COMPLETED"), ("gpu", "FAILED")],
+        ("gpu", "TIMEOUT"),
     ]
-    assert [jobs[job]["JobState"] for job in (*cancelled.values(), *hanging.values())] == [
-        "CANCELLED",
-        "TIMEOUT",
-    ]
+    assert {job: jobs[job]["JobState"] for job in jobs if job in dict(ended.values())} == {
+        job: state for state, (job, _) in ended.items()
+    }
 
-    # Second attempts had twice the time, and went on from the checkpoint that SIGTERM made.
+    # Each attempt had more time, and went on from the checkpoint that SIGTERM made.
     on_gpu = sorted((j for j in jobs.values() if j["Partition"] == "gpu"), key=lambda j: j["StartTime"])
-    assert [j["TimeLimit"] for j in on_gpu if j["JobState"] == "COMPLETED"] == ["10", "10"]
+    limits = sorted(int(j["TimeLimit"]) for j in on_gpu if j["JobState"] == "COMPLETED")
+    assert limits == [10, 15]
     for block in BLOCKS:
         summary = json.loads((folder / f"results/tiny/healed/{block}/heal.json").read_text())
         assert 0 < summary["resumed_from_step"] < 1000
