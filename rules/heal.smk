@@ -26,7 +26,8 @@ rule heal:
         code=code("heal"),
     message:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
+    # exec: SIGTERM reaches healing itself, which saves its state, also where bash is older than 5.1.
     shell:
-        "python $SCRIPTS/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
+        "exec python $SCRIPTS/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
         "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} "
         "--out $(dirname {output.summary}) --state {params.state} --log {log}"

@@ -13,6 +13,7 @@ FIGURES = {
     "distance-loss",
     "layer-map",
 }
+TOKEN = "hf_ofTheTestOfTheReport"
 STUDY = changed(
     study__remove=[1, 3],
     study__strategies=["similarity", "deepest"],
@@ -25,11 +26,17 @@ STUDY = changed(
 def folder(tmp_path_factory):
     """A whole small study and its report."""
     folder = prepare(tmp_path_factory.mktemp("report"), STUDY)
-    output = run(folder, "--cores", "1")
+    output = run(folder, "--cores", "1", HF_TOKEN=TOKEN)
     assert output.count("# What can be removed") == 1  # in the terminal, at the end of the run that made it
     assert "# What can be removed" not in run(folder, "--cores", "1")
-    run(folder, "--report", "results/report.html")
+    run(folder, "--report", "results/report.html", HF_TOKEN=TOKEN)
     return folder
+
+
+def test_a_token_of_the_environment_is_in_no_file(folder):
+    assert (folder / "results/report.html").stat().st_size > 100_000
+    for path in folder.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
 
 
 @pytest.fixture
