@@ -318,6 +318,24 @@ def test_killed_and_resumed_equals_uninterrupted(study, stopped):
     assert not (study / "state/resumed").exists()
 
 
+def test_asked_to_end_while_it_writes_it_writes_all_and_keeps_its_state(study, monkeypatch):
+    write = heal_module.write_results
+
+    def asked(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heal_module, "write_results", asked)
+        out = run_heal(study, "late", RECIPE, save_every=0)
+    assert results(out) == results(study / "healed/calm")
+    shutil.rmtree(out)  # as Snakemake does with what a failed job has made
+    out = run_heal(study, "late", RECIPE)
+    assert json.loads((out / "heal.json").read_text())["resumed_from_step"] == RECIPE.steps - 1
+    assert results(out) == results(study / "healed/calm")
+    assert not (study / "state/late").exists()
+
+
 def test_nf4_resumes_to_the_same_bytes(study, monkeypatch):
     recipe = replace(RECIPE, precision="nf4", steps=10)
     calm = run_heal(study, "nf4_calm", recipe)

@@ -85,21 +85,27 @@ class Watch(threading.Thread):
 
 
 def healing(folder: Path, block: str) -> psutil.Process | None:
-    """The process that heals ``block`` in ``folder``, if it is in the midst of its steps."""
-    log = folder / f"results/logs/tiny/healed/{block}.log"
+    """The process that heals ``block`` in ``folder``, if there is one now."""
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it ended meanwhile, or has just begun
+        with suppress(psutil.Error):  # it ended meanwhile
             words = process.cmdline()[1:]
             if f"results/tiny/healed/{block}" in words and process.cwd() == str(folder):
-                return process if f"{block}: " in log.read_text() else None
+                return process
     return None
+
+
+def makes_steps(folder: Path, block: str) -> bool:
+    """Whether the healing of ``block`` has said how far it is, which it does after ten seconds."""
+    with suppress(OSError):
+        return f"{block}: " in (folder / f"results/logs/tiny/healed/{block}.log").read_text()
+    return False
 
 
 def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(cluster, tmp_path):
     """Begun here, it goes on through the profile: two cuts, then two healings that share a card. An
     administrator cancels the first one. The other one is warned two minutes before its time is over; its
     second attempt hangs until then."""
-    study = changed(study__strategies=["deepest"], models__tiny__gpus=1, recipes__healed__steps=1000)
+    study = changed(study__strategies=["deepest"], models__tiny__gpus=1, recipes__healed__steps=2000)
     folder = prepare(tmp_path / "study", study)
     run(folder, "results/tiny/tokens/world-train.json", "results/tiny/blocks.csv", "--cores", "2")
     command = [
@@ -115,21 +121,23 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
         subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
 
     def disturb() -> bool:
-        """What is to happen to the healing that runs now, once it makes steps; true after the last."""
+        """What is to happen to the healing that runs now; true after the last."""
         jobs = [job for job, state, rule in queue("%i", "%T", "%k") if state == "RUNNING" and "heal" in rule]
         block, process = next(((b, p) for b in BLOCKS if (p := healing(folder, b))), (None, None))
         if not jobs or not process or jobs[0] in dict(ended.values()):
             return False
         if "CANCELLED" not in ended:
-            subprocess.run(["scancel", jobs[0]], check=True)
-            ended["CANCELLED"] = jobs[0], block
+            if makes_steps(folder, block):
+                subprocess.run(["scancel", jobs[0]], check=True)
+                ended["CANCELLED"] = jobs[0], block
         elif block == ended["CANCELLED"][1]:
-            return False
+            return False  # its second attempt
         elif "FAILED" not in ended:
-            # So that it still has steps to do when Slurm looks, twice a minute: its warning wakes it.
-            process.suspend()
-            limit(jobs[0], 2)
-            ended["FAILED"] = jobs[0], block
+            if makes_steps(folder, block):
+                # So that it still has steps to do when Slurm looks, twice a minute: its warning wakes it.
+                process.suspend()
+                limit(jobs[0], 2)
+                ended["FAILED"] = jobs[0], block
         else:
             process.suspend()
             # After the first minute, so that the warning does not come before the limit itself.
@@ -159,7 +167,7 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
     assert limits == [10, 15]
     for block in BLOCKS:
         summary = json.loads((folder / f"results/tiny/healed/{block}/heal.json").read_text())
-        assert 0 < summary["resumed_from_step"] < 1000
+        assert 0 < summary["resumed_from_step"] < 2000
         assert "using GPU 0" in (folder / f"results/logs/tiny/healed/{block}.log").read_text()
 
     # One card: healings waited for it while another had it, and no two had it at a time.

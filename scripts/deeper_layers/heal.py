@@ -139,8 +139,11 @@ def heal(
         free_memory()
     if watch.terminated:
         raise SystemExit(128 + signal.SIGTERM)
-    write_results(trainer, watch, rows, out, checkpoint, recipe, plan)
-    state.remove()
+    with catch_sigterm(watch.sigterm):
+        write_results(trainer, watch, rows, out, checkpoint, recipe, plan)
+        # Whoever asked it to end may take the job for failed, and delete what it has written.
+        if not watch.sigterm.is_set():
+            state.remove()
 
 
 @dataclass(frozen=True)
@@ -342,9 +345,10 @@ class Watch(TrainerCallback):
 
 
 @contextmanager
-def catch_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets (wall-time limits, preemption), in place of the end of the process."""
-    event = threading.Event()
+def catch_sigterm(event: threading.Event | None = None) -> Iterator[threading.Event]:
+    """An event, a new one or ``event``, that SIGTERM sets (wall-time limits, preemption) in place of the end
+    of the process."""
+    event = event or threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
