@@ -21,6 +21,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.export import export
 from deeper_layers.models import load_model
 
+pytestmark = pytest.mark.slow
 CUT = Block(1, 2)
 
 # What a user of the checkpoint runs: no project, no hub, no module of ours in sight.

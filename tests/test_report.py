@@ -13,6 +13,7 @@ FIGURES = {
     "distance-loss",
     "layer-map",
 }
+pytestmark = pytest.mark.slow
 TOKEN = "hf_ofTheTestOfTheReport"
 STUDY = changed(
     study__remove=[1, 3],

@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT
 from small_study import changed, prepare, run
 
+pytestmark = pytest.mark.slow
 STUDY = changed(
     study__remove=[2],
     study__strategies=["similarity", "deepest"],
@@ -196,6 +197,12 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     (library / "plots.py").write_text(plots.replace("#0072B2", "#0072B3"))
     todo = jobs(copied, STUDY, snakefile=snakefile)
     assert todo and all(rule.startswith("figure") for rule in todo)
+    (library / "files.py").write_text((library / "files.py").read_text() + "\nNEW = True\n")
+    assert {"world", "adopt"} <= set(jobs(copied, STUDY, snakefile=snakefile))
+    # After an update of the workflow, for whoever would rather keep what is there: once, and for good.
+    assert jobs(copied, STUDY, "--rerun-triggers", "mtime", "input", snakefile=snakefile) == {}
+    run(copied, "--touch", "--cores", "1", "--snakefile", str(snakefile))
+    assert jobs(copied, STUDY, snakefile=snakefile) == {}
 
 
 @pytest.mark.parametrize(
