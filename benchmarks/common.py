@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,18 +102,25 @@ def report(rows: list[dict], targets: list[dict], setting: str) -> None:
     print(json.dumps({"setting": setting, "rows": rows, "targets": targets}))
 
 
-@contextmanager
-def workplace():
-    """The folder given by --folder (kept), or a temporary one."""
-    p = argparse.ArgumentParser()
-    p.add_argument("--folder", type=Path, help="where to write; none: a temporary folder, deleted at the end")
-    arguments = p.parse_args()
-    if arguments.folder:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        yield arguments.folder
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+def program(
+    main: Callable[[Path], None], shape: Mapping | None = None, job: Callable[..., None] | None = None
+) -> None:
+    """A benchmark's command line: ``main`` in the folder given by --folder (kept) or in a temporary one. Its
+    children are the same file with other words: ``write FOLDER``, a Llama of ``shape``, and ``job``."""
+    match sys.argv[1:]:
+        case ["write", folder]:
+            write_llama(Path(folder), **shape)
+        case ["job", *words]:
+            job(*words)
+        case _:
+            p = argparse.ArgumentParser()
+            p.add_argument("--folder", type=Path, help="where to write; none: a temporary folder")
+            if folder := p.parse_args().folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                main(folder)
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    main(Path(folder))
 
 
 def llama_config(layers: int, width: int, ffn: int, heads: int, vocabulary: int, **more):

@@ -163,8 +163,4 @@ WHY_CP = (
 )
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["write"]:
-        common.write_llama(Path(sys.argv[2]), **SHAPE)
-    else:
-        with common.workplace() as place:
-            main(place)
+    common.program(main, SHAPE)

@@ -84,5 +84,4 @@ def main(folder) -> None:
 
 
 if __name__ == "__main__":
-    with common.workplace() as folder:
-        main(folder)
+    common.program(main)

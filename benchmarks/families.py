@@ -113,5 +113,4 @@ WHY_TREE = (
 )
 
 if __name__ == "__main__":
-    with common.workplace() as place:
-        main(place)
+    common.program(main)

@@ -136,10 +136,4 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["job"]:
-        job(*sys.argv[2:])
-    elif sys.argv[1:2] == ["write"]:
-        common.write_llama(Path(sys.argv[2]), **SHAPE)
-    else:
-        with common.workplace() as place:
-            main(place)
+    common.program(main, SHAPE, job)

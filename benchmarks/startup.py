@@ -124,5 +124,4 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    with common.workplace() as place:
-        main(place)
+    common.program(main)
