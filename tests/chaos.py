@@ -135,7 +135,7 @@ if __name__ == "__main__":
         description="Kill the default study again and again; compare with a calm run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    p.add_argument("--kills", type=int, default=40, help="how often")
+    p.add_argument("--kills", type=int, default=40, help="how often, until the study is done")
     p.add_argument("--share", type=float, default=0.05, help="of the calm run that a life lasts, in the mean")
     p.add_argument("--seed", type=int, default=0, help="of the moments")
     a = p.parse_args()
