@@ -9,7 +9,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 def test_a_study_killed_at_random_moments_ends_like_a_calm_one(tmp_path):
     folder = prepare(tmp_path / "study", changed(study__remove=[2], recipes__healed__steps=60))
-    calm, killed = chaos.compare(folder, 6, 1 / 8, 0, "table", "--cores", "2")
+    calm, killed = chaos.compare(folder, 6, 1 / 16, 0, "table", "--cores", "2")
     print(chaos.report(calm, killed))
-    assert killed.kills.total() == 6 and killed.kills.keys() == chaos.KINDS.keys()
+    # All six, unless the machine got much faster after the calm run.
+    assert killed.kills.keys() == chaos.KINDS.keys()
     assert killed.jobs > calm.jobs
