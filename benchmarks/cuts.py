@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import common
-from common import SCRIPTS, Run, alternating, figure, median_row, ratio, report, run, target
+from common import SCRIPTS, Run, alternating, median_row, ratio, report, run, target
 
 MERGEKIT = "mergekit==0.1.5"
 SHAPE = dict(layers=16, width=1024, ffn=4096, heads=16, vocabulary=8000)
@@ -100,7 +100,6 @@ def main(place: Path) -> None:
     runs = alternating(subjects, repeats=3)
     verified = [cut(base, place / "cut", "--verify")]
     times = {name: [r.seconds for r in found] for name, found in runs.items()}
-    start_up = run(sys.executable, "-c", START_UP).seconds
 
     def row(what: str, found: list[Run], written: int | None = None) -> dict:
         peak = statistics.median(r.peak_mb for r in found)
@@ -126,42 +125,23 @@ def main(place: Path) -> None:
                 "mergekit / cut.py", ratio(times["mergekit"], times["ours"]), 5, WHY_MERGEKIT, at_least=True
             ),
             target("cut.py / cp and sync", ratio(times["ours"], times["cp and sync"]), 1, WHY_CP),
-            figure(
-                "cut.py less its start-up / cp and sync",
-                ratio([t - start_up for t in times["ours"]], times["cp and sync"]),
-            ),
             target(
                 "peak memory of cut.py, MB",
                 statistics.median(r.peak_mb for r in runs["ours"]),
                 100,
-                "Reading a config with transformers takes most of it, whatever the size of the checkpoint.",
+                "It does not depend on the size of the checkpoint.",
             ),
         ],
         f"Llama, {SHAPE['layers']} layers, {size / 1e9:.1f} GB in one file, fp32, in the kernel's cache; "
-        f"without {BLOCK}; whole processes, start-up included ({start_up:.1f} s of cut.py). cut.py also "
-        "hashes what it writes and brings it to the disk; mergekit, transformers and plain cp leave that to "
-        f"the kernel. {MERGEKIT}, installed for this run.",
+        f"without {BLOCK}; whole processes, start-up included. cut.py also hashes what it writes and brings "
+        "it to the disk; mergekit, transformers and plain cp leave that to the kernel. "
+        f"{MERGEKIT}, installed for this run.",
     )
 
 
-START_UP = f"""
-import os, sys
-sys.modules["torch"] = None
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-sys.path.insert(0, {str(SCRIPTS)!r})
-from deeper_layers import checkpoint, program
-from transformers import AutoConfig, LlamaConfig
-"""
-WHY_MERGEKIT = (
-    "Both wait for the same disk, ours until the bytes are on it, mergekit not; the rest of mergekit's time "
-    "is imports, loading and saving. A base with one shard per layer comes near (see the table); a start-up "
-    "without transformers would do the rest."
-)
+WHY_MERGEKIT = "Both wait for the same disk, ours until the bytes are on it, mergekit not."
 WHY_CP = (
-    "cut.py starts Python and reads a config with transformers first, a fixed time that is small against the "
-    "checkpoint of a large model; the figure below leaves it out. Hashing what is written takes a core to "
-    "itself: where others keep the cores busy it does not hide behind the flush. To keep what transformers "
-    "says of a config in the manifest would close most of it."
+    "Hashing what is written takes a core to itself; where others keep the cores busy it adds to the rest."
 )
 
 if __name__ == "__main__":

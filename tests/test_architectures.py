@@ -3,8 +3,10 @@ removed layers do nothing. ``python tests/test_architectures.py`` writes docs/ar
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from dataclasses import asdict
 
 import conftest
 import numpy as np
@@ -21,6 +23,7 @@ from deeper_layers.adapters import add_adapter
 from deeper_layers.blocks import Block
 from deeper_layers.distances import angular_distances, streamed_distances
 from deeper_layers.errors import UserError
+from deeper_layers.files import read_json
 from deeper_layers.layers import decoder_layers, ffn_modules, removed
 from deeper_layers.models import load_model
 from deeper_layers.stream import Stream
@@ -116,6 +119,20 @@ def assert_heals(model) -> None:
     )  # several, for a step may send a token to another expert
 
 
+def assert_cut_by_the_manifest_alone(folder):
+    """What is cut without transformers, by what the manifest records of the config, is the same; and what
+    the cut's manifest then records is what transformers reads in the cut's config."""
+    checkpoint.adopt(folder / "base", "base", folder / "adopted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "load_config", None)
+        checkpoint.cut(folder / "adopted", BLOCK, folder / "by manifest")
+    files, again = (read_json(folder / name / "manifest.json")["files"] for name in ("cut", "by manifest"))
+    assert again == files
+    recorded = configs.Decoder(**read_json(folder / "by manifest/manifest.json")["decoder"])
+    read = configs.Decoder.of(checkpoint.load_config(folder / "cut"))
+    assert recorded == configs.Decoder(**json.loads(json.dumps(asdict(read))))
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architecture(name, tmp_path):
     if not tiny.known(name):
@@ -138,6 +155,7 @@ def test_architecture(name, tmp_path):
 
     checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
     checkpoint.verify(tmp_path / "cut", tmp_path / "base")
+    assert_cut_by_the_manifest_alone(tmp_path)
     cut = settled(load_model(tmp_path / "cut"))
     assert torch.equal(logits(cut), wanted)
     if name not in CACHE_DIFFERS:
@@ -164,7 +182,7 @@ def test_refused(name):
 
 def row(name: str, model) -> str:
     """The line of an architecture in docs/architectures.md."""
-    changed = configs.changed_fields(model.config, BLOCK)
+    changed = configs.changed_fields(configs.Decoder.of(model.config), BLOCK)
     edited = ", ".join(f"`{field}`" for field in sorted(changed)) or "-"
     found = ", ".join(f"`{target}`" for target in targets(model)) or "none: name them"
     return f"| {name} | {found} | {edited} | {'differs' if name in CACHE_DIFFERS else 'equal'} |"

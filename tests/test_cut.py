@@ -226,7 +226,10 @@ def test_layers_for_multi_token_prediction_are_left_behind(tmp_path):
         load_file(tmp_path / "cut/model.safetensors").keys()
         == load_file(tmp_path / "without/model.safetensors").keys()
     )
-    parameters = [checkpoint.describe(tmp_path / name)["parameters"] for name in ("base", "cut", "without")]
+    checkpoint.adopt(tmp_path / "base", "base", tmp_path / "full")
+    parameters = [
+        read_json(tmp_path / f"{n}/manifest.json")["parameters"] for n in ("full", "cut", "without")
+    ]
     assert (
         parameters[1] == parameters[2] < parameters[0] == sum(t.numel() for t in model.state_dict().values())
     )
@@ -254,7 +257,7 @@ def test_lists_in_the_file_keep_their_own_words(tmp_path):
     edit_json(tmp_path / "base/config.json", model_type="qwen2", use_sliding_window=True, max_window_layers=3)
     config = tiny_config("qwen2", use_sliding_window=True, max_window_layers=3)
     raw = {"model_type": "qwen2", "num_hidden_layers": 6, "use_sliding_window": True, "max_window_layers": 3}
-    cut = configs.cut_json(raw, config, BLOCK)  # written out though the file has none
+    cut = configs.cut_json(raw, configs.Decoder.of(config), BLOCK)  # written out though the file has none
     assert cut["layer_types"] == ["full_attention"] * 2 + ["sliding_attention"] * 2
     assert (cut["max_window_layers"], cut["num_hidden_layers"]) == (2, 4)
 
@@ -291,6 +294,27 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
     assert int(done.stdout) < 100_000  # kB
     assert done.stderr == ""
     assert_whole(tmp_path / "cut")
+
+
+def test_what_a_manifest_says_of_a_config_is_enough_while_the_config_stays(base, tmp_path):
+    full = tmp_path / "full"
+    checkpoint.adopt(base, "tiny", full)
+    program = conftest.ROOT / "scripts/cut.py"
+    arguments = ["cut.py", "--checkpoint", full, "--block", "drop_2-3", "--out", tmp_path / "cut"]
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(program.parent)!r})
+sys.argv = {[str(a) for a in arguments]}
+runpy.run_path({str(program)!r}, run_name="__main__")
+assert "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    checkpoint.verify(tmp_path / "cut", full)
+    config = read_json(full / "config.json")
+    (full / "config.json").unlink()  # a link to the one in base
+    write_json(full / "config.json", config | {"num_hidden_layers": 5})
+    with pytest.raises(UserError, match="config.json says 5 layers, but the weights hold 6"):
+        checkpoint.cut(full, BLOCK, tmp_path / "cut")
 
 
 # In memory

@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from . import configs, safetensors_io
 from .blocks import FULL, Block
+from .configs import Decoder
 from .errors import UserError
 from .files import read_json, sha256, write_json
 from .safetensors_io import Header, Tensor
@@ -117,25 +118,25 @@ def split_name(name: str) -> tuple[str, int | None, str]:
     return name, None, ""
 
 
-def layer_names(checkpoint: Checkpoint, config) -> LayerNames:
-    """Find the decoder layers among the tensor names; ``config`` is the loaded config.
+def layer_names(checkpoint: Checkpoint, decoder: Decoder) -> LayerNames:
+    """Find the decoder layers among the tensor names.
 
     Raises UserError if the weights do not have the number of layers, or an embedding of the size, that the
     config says.
     """
-    n_layers = configs.layer_count(config)
+    n_layers = decoder.n_layers
     found: dict[str, set[int]] = {}
     for name in checkpoint.tensors:
         prefix, index, _ = split_name(name)
         if index is not None:
             found.setdefault(prefix, set()).add(index)
-    extra = configs.prediction_layers(config)
-    fits = [p for p, at in found.items() if set(range(n_layers)) <= at and max(at) < n_layers + extra]
+    last = n_layers + decoder.prediction_layers
+    fits = [p for p, at in found.items() if set(range(n_layers)) <= at and max(at) < last]
     decoders = [p for p in fits if re.search(r"language|text|decoder", p)]
     if len(fits) > 1 and len(decoders) == 1:
         fits = decoders
     if len(fits) == 1:
-        _check_embedding(checkpoint, config)
+        _check_embedding(checkpoint, decoder)
         return LayerNames(fits[0], n_layers)
     if fits:
         raise UserError(f"{checkpoint.folder}: which of {', '.join(sorted(fits))} are the decoder layers?")
@@ -147,11 +148,10 @@ def layer_names(checkpoint: Checkpoint, config) -> LayerNames:
     )
 
 
-def _check_embedding(checkpoint: Checkpoint, config) -> None:
+def _check_embedding(checkpoint: Checkpoint, decoder: Decoder) -> None:
     """Raise if the token embedding is smaller or of another width than the config says. A few models add
     rows to it; ``verify`` checks every shape."""
-    text = configs.text_config(config)
-    size = text.vocab_size, getattr(text, "word_embed_proj_dim", text.hidden_size)
+    size = decoder.vocabulary, decoder.width
     for name, tensor in checkpoint.tensors.items():
         if EMBEDDING.search(name) and (tensor.shape[:1] < size[:1] or tensor.shape[1:] != size[1:]):
             raise UserError(
@@ -188,32 +188,31 @@ def cut(
 
     Shards whose tensors keep their names are hard-linked (copied across file systems), the others
     rewritten by copying byte ranges; ``reshard`` writes one shard per layer, so that later cuts of the
-    result rewrite only the layers behind them. The manifest comes last. Raises UserError for a checkpoint
-    that is not sound or cannot be cut, a block that does not fit, a disk without room; on any failure what
-    was written is deleted.
+    result rewrite only the layers behind them. The manifest comes last; one in ``source`` says what its
+    config means, so that transformers is not imported. Raises UserError for a checkpoint that is not sound or
+    cannot be cut, a block that does not fit, a disk without room; on any failure what was written is deleted.
     """
     base, target = Checkpoint.read(source), Path(target)
-    config = load_config(base.folder, trust_remote_code)
-    expected = configs.cut_config(config, block)
-    names = layer_names(base, config)
-    raw_config = configs.cut_json(base.raw_config, config, block)
-    shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
     parent = _parent(base.folder)
+    expected, decoder = None, _recorded_decoder(base.folder, parent)
+    if decoder is None:
+        config = load_config(base.folder, trust_remote_code)
+        expected, decoder = configs.cut_config(config, block), Decoder.of(config)
+    names = layer_names(base, decoder)
+    raw_config = configs.cut_json(base.raw_config, decoder, block)
+    shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
     with writing(base.folder, target):
         _check_room(base, shards, target)
         known = _write_shards(base, shards, target, parent["files"])
         for path in base.small_files + (base.code if trust_remote_code else []):
             safetensors_io.copy_file(path, target / path.name)
         write_json(target / "config.json", raw_config)
-        _check_config(target, expected, trust_remote_code)
+        if expected is not None:
+            _check_config(target, expected, trust_remote_code)
         write_manifest(
-            target,
-            parent["model"],
-            block,
-            parent["source"],
-            parent["sha256"],
+            *(target, parent["model"], block, parent["source"], parent["sha256"]),
+            decoder.without(block),
             known,
-            trust_remote_code,
         )
 
 
@@ -233,9 +232,9 @@ def adopt(
     checkpoint is a UserError here and not a failure on the GPU.
     """
     base, target = Checkpoint.read(source), Path(target)
-    config = load_config(base.folder, trust_remote_code)
-    configs.check_supported(config)
-    names = layer_names(base, config)
+    decoder = Decoder.of(load_config(base.folder, trust_remote_code))
+    configs.check_supported(decoder)
+    names = layer_names(base, decoder)
     for path in base.small_files:
         if path.suffix == ".json":
             _read_json(path)
@@ -255,25 +254,7 @@ def adopt(
             if re.fullmatch(r"[0-9a-f]{64}", real.name):  # the hub's cache names large files by their sha256
                 known[path.name] = {"sha256": real.name, "bytes": real.stat().st_size}
         origin = origin or {"kind": "folder", "id": str(source), "revision": None}
-        write_manifest(target, model, FULL, origin, None, known, trust_remote_code)
-
-
-def describe(folder: str | Path, trust_remote_code: bool = False) -> dict:
-    """Sizes of a checkpoint from its headers alone: ``n_layers``, ``parameters``, ``bytes`` (of tensors)
-    and ``layers``, a list of ``{"parameters", "bytes"}``. Layers for multi-token prediction are not counted,
-    so a cut has the sizes of the full model minus those of the layers removed."""
-    checkpoint = Checkpoint.read(folder)
-    names = layer_names(checkpoint, load_config(folder, trust_remote_code))
-    layers = [{"parameters": 0, "bytes": 0} for _ in range(names.n_layers)]
-    whole = {"parameters": 0, "bytes": 0}
-    for name, tensor in checkpoint.tensors.items():
-        index = names.index(name)
-        if index is not None and index >= names.n_layers:
-            continue
-        for sizes in [whole] if index is None else [whole, layers[index]]:
-            sizes["parameters"] += tensor.parameters
-            sizes["bytes"] += tensor.bytes
-    return {"n_layers": names.n_layers, **whole, "layers": layers}
+        write_manifest(target, model, FULL, origin, None, decoder, known)
 
 
 def write_manifest(
@@ -282,18 +263,20 @@ def write_manifest(
     block: Block,
     source: Mapping,
     parent: str | None,
+    decoder: Decoder | None = None,
     known: Mapping[str, Mapping] | None = None,
-    trust_remote_code: bool = False,
 ) -> None:
-    """Write ``manifest.json``: what the checkpoint is, its sizes, and the sha256 of each of its files.
+    """Write ``manifest.json``: what the checkpoint is, its sizes, what its config says of the decoder, and
+    the sha256 of each of its files.
 
     ``source`` is ``{"kind": "pretrain" | "folder" | "hub", "id", "revision"}``, ``parent`` the sha256 of
-    the manifest that this checkpoint was cut from. ``known`` holds entries of files already hashed.
-    The same checkpoint gives the same bytes.
+    the manifest that this checkpoint was cut from. ``decoder`` and ``known``, entries of files, are what need
+    not be read again. The same checkpoint gives the same bytes.
     """
     folder = Path(folder)
     known = known or {}
-    sizes = describe(folder, trust_remote_code)
+    decoder = decoder or Decoder.of(load_config(folder))
+    sizes = _sizes(Checkpoint.read(folder), decoder)
     paths = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST and p.name[0] != ".")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter's lock
         entries = pool.map(lambda p: known.get(p.name) or _entry(p), paths)
@@ -309,6 +292,7 @@ def write_manifest(
             "parameters": sizes["parameters"],
             "bytes": sizes["bytes"],
             "layers": sizes["layers"],
+            "decoder": asdict(decoder),
             "files": files,
         },
     )
@@ -316,7 +300,8 @@ def write_manifest(
 
 def verify(folder: str | Path, source: str | Path | None = None, trust_remote_code: bool = False) -> None:
     """Load the checkpoint as a user would. Raises UserError for any missing, unexpected or misshapen tensor
-    and, given the ``source`` it was cut from, for any kept layer that became another one.
+    and, given the ``source`` it was cut from, for a config that reads back as another one than was meant and
+    for any kept layer that became another one.
 
     Loaded on torch's meta device: names and shapes are checked, no weight is read.
     """
@@ -326,9 +311,11 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
 
     if source is not None:
         block = Block.parse(_read_object(Path(folder) / MANIFEST)["block"])
-        check_kept(load_config(source, trust_remote_code), block, trust_remote_code)
-    config = load_config(folder, trust_remote_code)
-    names = layer_names(Checkpoint.read(folder), config)
+        config = load_config(source, trust_remote_code)
+        _check_config(Path(folder), configs.cut_config(config, block), trust_remote_code)
+        check_kept(config, block, trust_remote_code)
+    decoder = Decoder.of(load_config(folder, trust_remote_code))
+    names = layer_names(Checkpoint.read(folder), decoder)
     try:
         _, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -350,6 +337,23 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
     for what, keys in faults.items():
         if keys:
             raise UserError(f"{folder}: {len(keys)} tensors are {what}, first {keys[0]}")
+
+
+def _sizes(checkpoint: Checkpoint, decoder: Decoder) -> dict:
+    """Sizes of a checkpoint from its headers alone: ``n_layers``, ``parameters``, ``bytes`` (of tensors)
+    and ``layers``, a list of ``{"parameters", "bytes"}``. Layers for multi-token prediction are not counted,
+    so a cut has the sizes of the full model minus those of the layers removed."""
+    names = layer_names(checkpoint, decoder)
+    layers = [{"parameters": 0, "bytes": 0} for _ in range(names.n_layers)]
+    whole = {"parameters": 0, "bytes": 0}
+    for name, tensor in checkpoint.tensors.items():
+        index = names.index(name)
+        if index is not None and index >= names.n_layers:
+            continue
+        for sizes in [whole] if index is None else [whole, layers[index]]:
+            sizes["parameters"] += tensor.parameters
+            sizes["bytes"] += tensor.bytes
+    return {"n_layers": names.n_layers, **whole, "layers": layers}
 
 
 def _shards_after(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
@@ -443,6 +447,14 @@ def _parent(folder: Path) -> dict:
         source = {"kind": "folder", "id": str(folder), "revision": None}
         return {"model": folder.name, "source": source, "sha256": None, "files": {}}
     return {**_read_object(path), "sha256": sha256(path)}
+
+
+def _recorded_decoder(folder: Path, manifest: Mapping) -> Decoder | None:
+    """What the manifest says of the decoder, unless the config.json is not the one it was written for."""
+    known = manifest["files"].get("config.json", {}).get("sha256")
+    if "decoder" not in manifest or known != sha256(folder / "config.json"):
+        return None
+    return Decoder(**manifest["decoder"])
 
 
 @contextmanager

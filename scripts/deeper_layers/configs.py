@@ -1,11 +1,12 @@
-"""What removing layers does to a model's configuration. No torch, and transformers is not imported:
-the functions work on whatever config object they are given."""
+"""What removing layers does to a model's configuration. No torch, and transformers is not imported: what a
+config that transformers loaded says of its decoder is read once (``Decoder``), and manifests keep it."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from .blocks import Block
 from .errors import UserError
@@ -67,17 +68,67 @@ def layer_count(config) -> int:
     return text_config(config).num_hidden_layers
 
 
-def prediction_layers(config) -> int:
-    """Number of layers for multi-token prediction that the weights may hold after the decoder's."""
-    text = text_config(config)
-    return max(getattr(text, name, None) or 0 for name in ("num_nextn_predict_layers", "num_mtp_layers"))
+@dataclass(frozen=True)
+class Decoder:
+    """What a loaded config says of its decoder: all that a cut on disk needs to know, and JSON can hold.
+
+    ``part`` is the name of the decoder's config within a composite one, else None; ``aliases`` maps other
+    names of fields to those they are stored under. ``fields`` are the numbers, lists and None of the config,
+    defaults filled in, and ``per_layer_config``; ``width`` is that of the token embedding.
+    """
+
+    part: str | None
+    model_type: str
+    n_layers: int
+    vocabulary: int
+    width: int
+    aliases: Mapping[str, str]
+    fields: Mapping
+
+    @classmethod
+    def of(cls, config) -> Decoder:
+        """Read a config that transformers loaded. Raises UserError for a model with an encoder."""
+        text = text_config(config)
+        fields = {
+            name: value
+            for name, value in vars(text).items()
+            if (name[0] != "_" or name in SPELT_OUT) and isinstance(value, int | list | tuple | None)
+        }
+        if spec := vars(text).get("_heterogeneity_spec"):  # where transformers keeps per_layer_config
+            fields["per_layer_config"] = spec.per_layer_overrides
+        return cls(
+            None if text is config else next(name for name, part in vars(config).items() if part is text),
+            text.model_type,
+            text.num_hidden_layers,
+            text.vocab_size,
+            getattr(text, "word_embed_proj_dim", text.hidden_size),
+            getattr(text, "attribute_map", {}),
+            fields,
+        )
+
+    @property
+    def count(self) -> str:
+        """The name of the field that holds the number of layers."""
+        return self.aliases.get("num_hidden_layers", "num_hidden_layers")
+
+    @property
+    def prediction_layers(self) -> int:
+        """Number of layers for multi-token prediction that the weights may hold after the decoder's."""
+        return max(self.fields.get(name) or 0 for name in ("num_nextn_predict_layers", "num_mtp_layers"))
+
+    def without(self, block: Block) -> Decoder:
+        """The decoder once the layers of ``block`` are removed."""
+        left = len(block.kept(self.n_layers))
+        changes = cut_fields(self.fields, self.n_layers, block)
+        if self.count in self.fields:  # a few types count the entries of a list instead
+            changes[self.count] = left
+        return replace(self, n_layers=left, fields={**self.fields, **changes})
 
 
-def check_supported(config) -> None:
+def check_supported(decoder: Decoder) -> None:
     """Raise UserError, with the reason, if no model of this config can lose layers and stay what it was."""
-    text = text_config(config)
-    fields = vars(text)
-    reason = REFUSED.get(text.model_type)
+    fields = decoder.fields
+    reason = REFUSED.get(decoder.model_type)
     if fields.get("scale_attn_by_inverse_layer_idx"):
         reason = "scale_attn_by_inverse_layer_idx divides by the number of the layer"
     elif fields.get("hidden_size_per_layer_input"):
@@ -88,7 +139,16 @@ def check_supported(config) -> None:
         if _PERIOD.search(name) and type(value) is int and value > 1 and SPELT_OUT.get(name) not in fields:
             reason = reason or f"{name} = {value} places layers by a period, which a cut would shift"
     if reason:
-        raise UserError(f"layers of model type {text.model_type!r} cannot be removed: {reason}")
+        raise UserError(f"layers of model type {decoder.model_type!r} cannot be removed: {reason}")
+
+
+def changed_fields(decoder: Decoder, block: Block) -> dict:
+    """What changes in a config besides the number of layers: field -> new value. Raises UserError if the
+    layers of ``block`` cannot be removed from such a model."""
+    check_supported(decoder)
+    changes = cut_fields(decoder.fields, decoder.n_layers, block)
+    _check_attention(decoder, changes)
+    return changes
 
 
 def cut_config(config, block: Block):
@@ -100,11 +160,9 @@ def cut_config(config, block: Block):
     new = copy.deepcopy(config)
     if not block.n:
         return new
-    check_supported(config)
-    changes = changed_fields(config, block)
+    changes = changed_fields(Decoder.of(config), block)
     text = text_config(new)
     left = len(block.kept(text.num_hidden_layers))
-    _check_attention(text, changes)
     per_layer = changes.pop("per_layer_config", None)
     for name, value in changes.items():
         setattr(text, name, value)
@@ -114,36 +172,26 @@ def cut_config(config, block: Block):
     return new
 
 
-def cut_json(raw: Mapping, config, block: Block) -> dict:
-    """A copy of ``raw``, the content of a config.json, for the model without ``block``; ``config`` is the
-    same config loaded, so that values which the file leaves to defaults are known and written out.
+def cut_json(raw: Mapping, decoder: Decoder, block: Block) -> dict:
+    """A copy of ``raw``, the content of a config.json, for the model without ``block``; ``decoder`` is read
+    from the same config loaded, so that values which the file leaves to defaults are known and written out.
 
-    Everything else stays as the file has it: other programs read it too.
+    Everything else stays as the file has it: other programs read it too. Raises UserError like
+    ``changed_fields``.
     """
     new = copy.deepcopy(dict(raw))
-    text = text_config(config)
-    fields = new if text is config else new[_name_of(config, text)]
-    n_layers = text.num_hidden_layers
-    changes = changed_fields(config, block)
-    own = cut_fields(fields, n_layers, block)  # lists that the file has stay in its own words
+    if not block.n:
+        return new
+    fields = new if decoder.part is None else new[decoder.part]
+    changes = changed_fields(decoder, block)
+    own = cut_fields(fields, decoder.n_layers, block)  # lists that the file has stay in its own words
     changes |= {name: value for name, value in own.items() if name in fields}
-    aliases = getattr(text, "attribute_map", {})
-    changes[aliases.get("num_hidden_layers", "num_hidden_layers")] = len(block.kept(n_layers))
+    changes[decoder.count] = len(block.kept(decoder.n_layers))
     for name, value in changes.items():
-        names = [name, *(alias for alias, stored in aliases.items() if stored == name)]
+        names = [name, *(alias for alias, stored in decoder.aliases.items() if stored == name)]
         for key in [key for key in names if key in fields] or [name]:
             fields[key] = value
     return new
-
-
-def changed_fields(config, block: Block) -> dict:
-    """What changes in a loaded config besides the number of layers: field -> new value."""
-    text = text_config(config)
-    fields = dict(vars(text))
-    spec = fields.pop("_heterogeneity_spec", None)  # where transformers keeps per_layer_config
-    if spec is not None:
-        fields["per_layer_config"] = spec.per_layer_overrides
-    return cut_fields(fields, text.num_hidden_layers, block)
 
 
 def cut_fields(fields: Mapping, n_layers: int, block: Block) -> dict:
@@ -175,9 +223,9 @@ def cut_fields(fields: Mapping, n_layers: int, block: Block) -> dict:
     return changes
 
 
-def _check_attention(text, changes: Mapping) -> None:
+def _check_attention(decoder: Decoder, changes: Mapping) -> None:
     """Raise if a hybrid loses its last layer of real attention: transformers cannot generate without."""
-    for name, old in vars(text).items():
+    for name, old in decoder.fields.items():
         if name in ("attn_layer_indices", "full_attn_idxs"):
             lost = old and not changes[name]
         elif name in ("layer_types", "layers_block_type", "block_types") and old is not None:
@@ -186,8 +234,8 @@ def _check_attention(text, changes: Mapping) -> None:
             continue
         if lost:
             raise UserError(
-                f"this block holds every attention layer of the hybrid model type {text.model_type!r}, which "
-                "cannot generate without; remove fewer layers"
+                f"this block holds every attention layer of the hybrid model type {decoder.model_type!r}, "
+                "which cannot generate without; remove fewer layers"
             )
 
 
@@ -197,7 +245,3 @@ def _attends(kind: str) -> bool:
 
 def _is_per_layer(name: str, value, n_layers: int) -> bool:
     return isinstance(value, list | tuple) and len(value) == n_layers and not _NOT_PER_LAYER.search(name)
-
-
-def _name_of(config, part) -> str:
-    return next(name for name, value in vars(config).items() if value is part)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .adapters import load_healed
 from .blocks import Block
-from .checkpoint import MANIFEST, Checkpoint, link, verify, write_manifest, writing
+from .checkpoint import MANIFEST, Checkpoint, link, load_config, verify, write_manifest, writing
+from .configs import Decoder
 from .errors import UserError
 from .files import read_json, sha256
 from .safetensors_io import copy_file
@@ -50,5 +51,5 @@ def export(
             Block.parse(manifest["block"]),
             manifest["source"],
             sha256(manifest_path),
-            trust_remote_code=trust_remote_code,
+            Decoder.of(load_config(out, trust_remote_code)),
         )

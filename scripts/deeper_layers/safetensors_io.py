@@ -102,18 +102,27 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
     digest = hashlib.sha256()
-    # One piece is hashed in a thread while the next is copied: neither needs the interpreter's lock.
-    with replacing(path) as aside, open(aside, "w+b", buffering=0) as out, ThreadPoolExecutor(1) as hasher:
+    # While a piece is copied, those before it are hashed and brought to the disk by two threads: nothing of
+    # this needs the interpreter's lock.
+    with (
+        replacing(path) as aside,
+        open(aside, "w+b", buffering=0) as out,
+        ThreadPoolExecutor(1) as hasher,
+        ThreadPoolExecutor(1) as flusher,
+    ):
         at = out.write(struct.pack("<Q", len(raw)) + raw)
         hashed = [hasher.submit(_hash, digest, out.fileno(), 0, at)]
+        flushed = flusher.submit(os.fsync, out)
         for source, start, count in _pieces(tensors.values()):
             with open(source, "rb", buffering=0) as file:
                 if copy_range(file.fileno(), out.fileno(), start, count) < count:
                     raise _fault(source, "it became shorter while it was copied")
             hashed.append(hasher.submit(_hash, digest, out.fileno(), at, count))
             at += count
-        os.fsync(out)  # to the disk while the hashing catches up
-        for job in hashed:
+            if flushed.done():
+                flushed.result()
+                flushed = flusher.submit(os.fsync, out)
+        for job in (*hashed, flushed, flusher.submit(os.fsync, out)):
             job.result()
     return digest.hexdigest()
 

@@ -30,6 +30,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 
 from .apart import Apart
 from .checkpoint import Checkpoint, layer_names, load_config
+from .configs import Decoder
 from .errors import UserError
 from .models import device
 
@@ -52,7 +53,7 @@ class Stream(Apart):
         self.folder, self.device = Path(folder), device()
         config = load_config(folder, trust_remote_code)
         checkpoint = Checkpoint.read(folder)
-        names = layer_names(checkpoint, config)
+        names = layer_names(checkpoint, Decoder.of(config))
         dtype = DTYPES[precision]
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
