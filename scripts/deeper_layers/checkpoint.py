@@ -187,10 +187,11 @@ def cut(
     """Write into ``target`` the checkpoint in ``source`` without the layers of ``block``.
 
     Shards whose tensors keep their names are hard-linked (copied across file systems), the others
-    rewritten by copying byte ranges; ``reshard`` writes one shard per layer, so that later cuts of the
-    result rewrite only the layers behind them. The manifest comes last; one in ``source`` says what its
-    config means, so that transformers is not imported. Raises UserError for a checkpoint that is not sound or
-    cannot be cut, a block that does not fit, a disk without room; on any failure what was written is deleted.
+    rewritten by copying byte ranges, whose blocks XFS and Btrfs share; ``reshard`` writes one shard per
+    layer, so that later cuts of the result rewrite only the layers behind them. The manifest comes last; one
+    in ``source`` says what its config means, so that transformers is not imported. Raises UserError for a
+    checkpoint that is not sound or cannot be cut, a block that does not fit, a disk without room; on any
+    failure what was written is deleted.
     """
     base, target = Checkpoint.read(source), Path(target)
     parent = _parent(base.folder)

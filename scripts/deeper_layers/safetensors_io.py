@@ -31,6 +31,7 @@ BITS = {
     "F4": 4,
 }  # of one element, by dtype name; the smallest ones are stored packed
 HEADER_LIMIT = 100_000_000  # bytes, the limit of the safetensors library
+_PAGE = 4096  # bytes, of memory and of most file systems
 _PIECE = 1 << 26  # bytes copied at a time
 _NO_COPY_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
@@ -100,7 +101,10 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         start, end = end, end + tensor.bytes
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % 8)
+    first = next((t.start for t in tensors.values()), 0)
+    # The bytes lie in their pages as they lay in their source: where the file system can share pages between
+    # files (XFS, Btrfs), they are shared instead of copied.
+    raw += b" " * ((first - 8 - len(raw)) % _PAGE)
     digest = hashlib.sha256()
     # While a piece is copied, those before it are hashed and brought to the disk by two threads: nothing of
     # this needs the interpreter's lock.
@@ -112,17 +116,17 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     ):
         at = out.write(struct.pack("<Q", len(raw)) + raw)
         hashed = [hasher.submit(_hash, digest, out.fileno(), 0, at)]
-        flushed = flusher.submit(os.fsync, out)
+        flushed = None
         for source, start, count in _pieces(tensors.values()):
             with open(source, "rb", buffering=0) as file:
                 if copy_range(file.fileno(), out.fileno(), start, count) < count:
                     raise _fault(source, "it became shorter while it was copied")
             hashed.append(hasher.submit(_hash, digest, out.fileno(), at, count))
             at += count
-            if flushed.done():
-                flushed.result()
-                flushed = flusher.submit(os.fsync, out)
-        for job in (*hashed, flushed, flusher.submit(os.fsync, out)):
+            if flushed is None or flushed.done():
+                flushed = flusher.submit(os.fdatasync, out)
+        os.fsync(out)
+        for job in hashed:
             job.result()
     return digest.hexdigest()
 
@@ -175,7 +179,8 @@ def _read_write(source: int, target: int, start: int, count: int) -> int:
 
 
 def _pieces(tensors: Iterable[Tensor]) -> Iterator[tuple[Path, int, int]]:
-    """(file, start, count) of the tensors' bytes: neighbours joined, then in pieces of at most _PIECE."""
+    """(file, start, count) of the tensors' bytes: neighbours joined, then up to the next page, then in
+    pieces of at most _PIECE."""
     runs: list[tuple[Path, int, int]] = []
     for t in tensors:
         if runs and runs[-1][0] == t.path and runs[-1][2] == t.start:
@@ -183,8 +188,10 @@ def _pieces(tensors: Iterable[Tensor]) -> Iterator[tuple[Path, int, int]]:
         else:
             runs.append((t.path, t.start, t.end))
     for path, start, end in runs:
-        for at in range(start, end, _PIECE):
-            yield path, at, min(_PIECE, end - at)
+        while start < end:
+            count = min(-start % _PAGE or _PIECE, end - start)
+            yield path, start, count
+            start += count
 
 
 def _fault(path: Path, what: str) -> UserError:
