@@ -6,6 +6,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import unquote, urlsplit
 
 
@@ -39,6 +40,26 @@ class Hub:
 
     def commit(self, name: str) -> str:
         return self.commits.get(name) or hashlib.sha1(name.encode()).hexdigest()
+
+
+class Silent:
+    """A server that takes a connection and hangs up: what is behind a broken proxy. ``calls`` counts."""
+
+    def __enter__(self) -> "Silent":
+        self.calls, outer = 0, self
+
+        class Handler(BaseRequestHandler):
+            def handle(self):
+                outer.calls += 1
+
+        self.server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
