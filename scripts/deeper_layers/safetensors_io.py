@@ -115,19 +115,20 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         ThreadPoolExecutor(1) as flusher,
     ):
         at = out.write(struct.pack("<Q", len(raw)) + raw)
-        hashed = [hasher.submit(_hash, digest, out.fileno(), 0, at)]
-        flushed = None
+        jobs = [hasher.submit(_hash, digest, out.fileno(), 0, at)]
+        flush = None
         for source, start, count in _pieces(tensors.values()):
             with open(source, "rb", buffering=0) as file:
                 if copy_range(file.fileno(), out.fileno(), start, count) < count:
                     raise _fault(source, "it became shorter while it was copied")
-            hashed.append(hasher.submit(_hash, digest, out.fileno(), at, count))
+            jobs.append(hasher.submit(_hash, digest, out.fileno(), at, count))
             at += count
-            if flushed is None or flushed.done():
-                flushed = flusher.submit(os.fdatasync, out)
+            if flush is None or flush.done():
+                flush = flusher.submit(os.fdatasync, out)
+                jobs.append(flush)
         os.fsync(out)
-        for job in hashed:
-            job.result()
+        for job in jobs:
+            job.result()  # which raises what went wrong: a fault of the disk is told only once
     return digest.hexdigest()
 
 
