@@ -262,6 +262,22 @@ def test_lists_in_the_file_keep_their_own_words(tmp_path):
     assert (cut["max_window_layers"], cut["num_hidden_layers"]) == (2, 4)
 
 
+def run_cut(source: Path, target: Path, then: str) -> subprocess.CompletedProcess:
+    """Run scripts/cut.py for BLOCK and, in its process, the code ``then``."""
+    program = conftest.ROOT / "scripts/cut.py"
+    arguments = ["cut.py", "--checkpoint", source, "--block", BLOCK, "--out", target]
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(program.parent)!r})
+sys.argv = {[str(a) for a in arguments]}
+runpy.run_path({str(program)!r}, run_name="__main__")
+{then}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_program_needs_no_torch_and_little_memory(tmp_path):
     source = tmp_path / "big"
     source.mkdir()
@@ -279,18 +295,12 @@ def test_program_needs_no_torch_and_little_memory(tmp_path):
         file.write(struct.pack("<Q", len(raw)) + raw)
         file.truncate(8 + len(raw) + end)
     assert end > 100e6
-    program = conftest.ROOT / "scripts/cut.py"
-    arguments = ["cut.py", "--checkpoint", source, "--block", "drop_2-3", "--out", tmp_path / "cut"]
-    code = f"""
-import runpy, sys
-sys.path.insert(0, {str(program.parent)!r})
-sys.argv = {[str(a) for a in arguments]}
-runpy.run_path({str(program)!r}, run_name="__main__")
-assert not sys.modules["torch"]
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_cut(
+        source,
+        tmp_path / "cut",
+        'assert not sys.modules["torch"]\n'
+        'print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))',
+    )
     assert int(done.stdout) < 100_000  # kB
     assert done.stderr == ""
     assert_whole(tmp_path / "cut")
@@ -299,16 +309,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 def test_what_a_manifest_says_of_a_config_is_enough_while_the_config_stays(base, tmp_path):
     full = tmp_path / "full"
     checkpoint.adopt(base, "tiny", full)
-    program = conftest.ROOT / "scripts/cut.py"
-    arguments = ["cut.py", "--checkpoint", full, "--block", "drop_2-3", "--out", tmp_path / "cut"]
-    code = f"""
-import runpy, sys
-sys.path.insert(0, {str(program.parent)!r})
-sys.argv = {[str(a) for a in arguments]}
-runpy.run_path({str(program)!r}, run_name="__main__")
-assert "transformers" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_cut(full, tmp_path / "cut", 'assert "transformers" not in sys.modules')
     checkpoint.verify(tmp_path / "cut", full)
     config = read_json(full / "config.json")
     (full / "config.json").unlink()  # a link to the one in base
