@@ -144,7 +144,7 @@ WHY_MERGEKIT = (
 )
 WHY_CP = (
     "cut.py starts Python first (0.2 s), and hashes what it writes beside the copying and the flush, which "
-    "share the cores. On XFS and Btrfs next to nothing is written at all."
+    "share the cores. On XFS and Btrfs, which share blocks, it writes next to nothing."
 )
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ if __name__ == "__main__":
     p.add_argument(
         "--reshard", action="store_true", help="write one file per layer (with --block full: once)"
     )
-    p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
+    p.add_argument(
+        "--verify", action="store_true", help="load the result: are tensors, config and kept layers as meant"
+    )
     p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
     program.run(main, p)

@@ -318,6 +318,14 @@ def test_what_a_manifest_says_of_a_config_is_enough_while_the_config_stays(base,
         checkpoint.cut(full, BLOCK, tmp_path / "cut")
 
 
+def test_verify_refuses_a_config_that_reads_back_as_another(base, tmp_path):
+    checkpoint.cut(base, BLOCK, tmp_path / "cut")
+    checkpoint.verify(tmp_path / "cut", base)
+    edit_json(tmp_path / "cut/config.json", rms_norm_eps=0.5)
+    with pytest.raises(UserError, match="fewer layers: rms_norm_eps would come back changed"):
+        checkpoint.verify(tmp_path / "cut", base)
+
+
 # In memory
 
 
