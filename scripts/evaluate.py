@@ -57,6 +57,11 @@ def batch_size(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
+def check(arguments: Namespace) -> bool:
+    """Whether anything is left to evaluate."""
+    return bool(job_of(arguments)[0].missing)
+
+
 def main(arguments: Namespace) -> None:
     job, suite = job_of(arguments)
     job.finish(_evaluate(job, suite, arguments) if job.missing else None)
@@ -138,4 +143,4 @@ def _model(arguments: Namespace):
 if __name__ == "__main__":
     # This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
     sys.path.pop(0)
-    program.run(main, options(), unused)
+    program.run(main, options(), unused, check)

@@ -16,6 +16,12 @@ from deeper_layers import devices
 JOB = """
 import os, sys, time
 from deeper_layers import program
+from deeper_layers.errors import UserError
+
+def check(arguments):
+    if arguments.finds == "fault":
+        raise UserError("it cannot be")
+    return arguments.finds != "nothing"
 
 def main(arguments):
     card, began = os.environ.get("CUDA_VISIBLE_DEVICES"), time.monotonic()
@@ -37,7 +43,8 @@ def note(file, *words):
 p = program.parser("")
 program.compute_options(p)
 p.add_argument("--together", type=int)
-program.run(main, p)
+p.add_argument("--finds", default="work")
+program.run(main, p, check=check)
 """
 WAITING = "waiting for one of {} GPUs: other jobs hold them"
 
@@ -156,6 +163,14 @@ def test_a_job_without_gpus_neither_takes_nor_sees_one(machine):
     machine.has("GPU-a")
     assert machine.start("--gpus", "0").device() == ""
     assert machine.start("--gpus", "1").device() == "GPU-a"
+
+
+def test_what_is_wrong_or_done_already_is_said_without_waiting_for_a_card(machine):
+    machine.has("GPU-a")
+    assert machine.start().device() == "GPU-a"
+    wrong, idle = machine.start("--finds", "fault"), machine.start("--finds", "nothing")
+    assert (wrong.says(), wrong.process.wait()) == ("error: it cannot be", 1)
+    assert idle.device() == ""
 
 
 def test_cards_that_are_split_are_taken_by_their_parts(machine):

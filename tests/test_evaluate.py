@@ -84,6 +84,11 @@ def run(*words) -> None:
     PROGRAM.main(PROGRAM.options().parse_args([str(word) for word in words]))
 
 
+def left(*words) -> bool:
+    """Whether there is anything to wait for a GPU for."""
+    return PROGRAM.check(PROGRAM.options().parse_args([str(word) for word in words]))
+
+
 def read(path) -> dict:
     return json.loads(Path(path).read_text())
 
@@ -533,6 +538,7 @@ def test_finished_blocks_are_kept_and_new_ones_added(place):
     run(*common, "full", "drop_2-2", "drop_4-5")
     before = {path.name: path.read_bytes() for path in out.glob("*.json")}
     run(*common, "drop_2-2", "full", "drop_2-4")
+    assert not left(*common, "drop_2-2", "full") and left(*common, "full", "drop_0-0")
     index = read(out / "index.json")
     assert index["evaluated"] == ["drop_2-4"]
     assert set(index["blocks"]) == {"full", "drop_2-2", "drop_2-4"}

@@ -56,10 +56,14 @@ def run(
     main: Callable[[argparse.Namespace], None],
     p: argparse.ArgumentParser,
     without: Callable[[argparse.Namespace], Iterable[str]] = lambda _: (),
+    check: Callable[[argparse.Namespace], bool | None] = lambda _: None,
 ) -> None:
     """Parse the command line and call ``main(arguments)``, to which the packages ``without(arguments)`` are
     as if they were not installed. A UserError, a full disk or a folder that cannot be written to becomes one
-    line and status 1."""
+    line and status 1.
+
+    ``check(arguments)`` comes first, before a GPU is waited for. It raises UserError for what is cheaply
+    found wrong, without torch, and returns False if ``main`` has nothing to compute and needs no card."""
     arguments = p.parse_args()
     for package in without(arguments):
         sys.modules.setdefault(package, None)
@@ -69,7 +73,7 @@ def run(
             _log_to(arguments.log)
         if getattr(arguments, "threads", None):
             os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when torch is imported
-        if getattr(arguments, "gpus", None) == 0:
+        if check(arguments) is False or getattr(arguments, "gpus", None) == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         elif getattr(arguments, "gpus", None):
             devices.claim(tell)
