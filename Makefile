@@ -1,6 +1,9 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
 # make chaos: the default study, killed again and again.
 PYTHON ?= python3.11
+# For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
+# pytorch.org's install page gives for your CUDA.
+TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
@@ -26,6 +29,7 @@ lint: .venv/tested
 
 .venv/installed: envs/workflow.txt envs/models.txt
 	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),pip install --quiet --index-url $(TORCH_INDEX) $$(grep ^torch== envs/models.txt))
 	pip install --quiet -r envs/workflow.txt -r envs/models.txt
 	touch $@
 

@@ -1,77 +1,104 @@
 """One GPU for each job, on a machine with several: Snakemake counts GPUs but assigns none.
 
-A job claims the first card that no other job holds, by a lock that the kernel drops when the process ends,
-however it ends. NVIDIA cards only.
+A job claims a card that no other job holds, by a lock that the kernel drops when the process ends, however
+it ends. NVIDIA cards only.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from .cards import Card, machine_cards
+from .errors import UserError
 from .files import lock
 
-# Inside a scheduler's job the numbers of the cards are the job's own, so its id is a part of each lock.
+# A scheduler may give two of its jobs one card on purpose, and numbers of cards that nobody lists are the
+# job's own: its id is a part of each lock.
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
-_claimed: list[IO] = []  # open, and so locked, as long as this process lives
+_claimed: dict[str, IO] = {}  # by name; open, and so locked, as long as this process lives
+
+
+def use(gpus: str, say: Callable[[str], None] = print) -> None:
+    """Let CUDA see what ``--gpus`` says: ``1`` a free card, ``0`` none, ``auto`` a card where there is one.
+    Raises UserError for 1 on a machine without."""
+    if gpus == "0":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif claim(say) is None:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = "on this machine" if hidden is None else f"among CUDA_VISIBLE_DEVICES={hidden!r}"
+        if gpus == "1":
+            raise UserError(
+                f"a GPU is asked for, and there is no NVIDIA card {where}: see what nvidia-smi -L lists, or "
+                "compute on the CPU with gpus: 0 for this model (--gpus 0)"
+            )
+        say(f"no GPU found {where}: computing on the CPU")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # one that only torch knows of would be used without a lock
 
 
 def claim(say: Callable[[str], None] = print, interval: float = 1.0) -> str | None:
     """Hold a free GPU until this process ends and let CUDA see only that one; returns its name.
 
     The choice is among those of CUDA_VISIBLE_DEVICES (numbers or UUIDs) if it is set, else all of the
-    machine; None without any. While all are taken, wait, looking every ``interval`` seconds. Must precede
-    the first use of CUDA. ``say`` tells the user what happens.
+    machine, those first on which least is going on; None without any. While all are taken, wait, looking
+    every ``interval`` seconds. Must precede the first use of CUDA. ``say`` tells the user what happens.
     """
-    names, waiting = visible(), False
-    while names:
-        for name in names:
-            if held := lock(lock_path(name), wait=False):
-                _claimed.append(held)
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                say(f"using GPU {name}")
-                return name
+    cards, waiting = visible(), False
+    while cards:
+        for card in sorted(cards, key=lambda card: (card.processes, card.used_mb // 1000)):
+            if card.exclusive and card.processes:
+                continue
+            if held := lock(lock_path(card.name), wait=False):
+                _claimed[card.name] = held
+                os.environ["CUDA_VISIBLE_DEVICES"] = card.name
+                say(f"using GPU {card.name}")
+                return card.name
         if not waiting:
-            say(f"waiting for one of {len(names)} GPUs: other jobs hold them")
+            say(f"waiting for one of {len(cards)} GPUs: other jobs hold them")
         waiting = True
         time.sleep(interval)
-    say("no GPU found: computing on the CPU")
+        if any(card.exclusive for card in cards):  # are they still busy?
+            cards = visible() or cards
     return None
 
 
-def visible() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+def claimed() -> str | None:
+    """The name of the card that this process holds."""
+    return next(iter(_claimed), None)
+
+
+def visible() -> list[Card]:
+    """The GPUs that this process may use.
+
+    Numbers in CUDA_VISIBLE_DEVICES are the driver's, as nvidia-smi gives them, and UUIDs may be shortened, as
+    CUDA allows. A split card stands for its parts. Where nobody lists cards, those named are taken as named.
+    """
+    cards, named = machine_cards(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return machine_gpus()
-    names = [name.strip() for name in named.split(",")]
-    # CUDA ignores what follows the first name that is none, -1 for example.
-    valid = [re.fullmatch(r"\d+|(GPU|MIG)-.+", name) is not None for name in names]
-    return names[: (valid + [False]).index(False)]
+        return cards
+    found: dict[str, Card] = {}
+    for name in (name.strip() for name in named.split(",")):
+        meant = [card for card in cards if _is(card, name)] if cards else _unlisted(name)
+        if not meant:  # CUDA ignores what follows the first name that is none, -1 for example
+            break
+        found |= {card.name: card for card in meant}
+    return list(found.values())
 
 
-def machine_gpus() -> list[str]:
-    """UUIDs of the machine's GPUs, or of the instances of a card that is split (MIG). UUIDs, because CUDA
-    and the driver number cards in different orders. No torch: this must precede CUDA."""
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    found: list[str] = []
-    for kind, uuid in re.findall(r"\(UUID: ((?:GPU|MIG)-)([^)]+)\)", listing):
-        if kind == "MIG-" and found and found[-1].startswith("GPU-"):
-            found.pop()  # the card itself cannot be used once it is split
-        found.append(kind + uuid)
-    return found
+def _is(card: Card, name: str) -> bool:
+    if name.isdigit():
+        return card.number == int(name)
+    return name[:4] in ("GPU-", "MIG-") and (card.name.startswith(name) or card.card.startswith(name))
+
+
+def _unlisted(name: str) -> list[Card]:
+    return [Card(name, name, 0)] if re.fullmatch(r"\d+|(GPU|MIG)-.+", name) else []
 
 
 def lock_path(name: str) -> Path:

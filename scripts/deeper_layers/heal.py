@@ -39,7 +39,7 @@ from transformers.utils import is_liger_kernel_available
 from .adapters import add_adapter, save_adapter
 from .errors import UserError
 from .files import read_json, replacing, sha256, write_json
-from .models import load_model
+from .models import device, load_model
 from .program import Progress
 from .provenance import provenance
 from .rows import Rows, collate
@@ -228,7 +228,7 @@ def train(
     trust_remote_code: bool = False,
 ) -> tuple[Trainer, Watch]:
     """One attempt with a given plan, from the last complete checkpoint if there is one."""
-    cuda = torch.cuda.is_available()
+    cuda = device().type == "cuda"
     set_seed(recipe.seed)  # before the adapter draws its weights
     if cuda:
         prefer_deterministic_kernels()

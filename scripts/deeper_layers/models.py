@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -10,18 +11,42 @@ import transformers
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from . import cards, devices
 from .checkpoint import split_name
 from .configs import layer_count
 from .errors import UserError
 
 transformers.logging.disable_progress_bar()
 
+DRIVERS = {"11": 450, "12": 525, "13": 580}  # the first that runs each CUDA, by NVIDIA's compatibility guide
 PRECISIONS = ("fp32", "bf16", "nf4", "stored")
 
 
 def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """The GPU if there is one, else the CPU. UserError if this process has claimed a card that torch cannot
+    use: it must not compute on the CPU instead."""
+    if (card := devices.claimed()) is not None:
+        _use(card)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def _use(card: str) -> None:
+    """Compute something on the card; UserError, with what to install, if that fails."""
+    try:
+        torch.cuda.init()
+        torch.ones(1, device="cuda").add_(1).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        built, driver = torch.version.cuda, cards.driver_version()
+        needs = (
+            f"CUDA {built} (driver {DRIVERS.get(built.split('.')[0], '?')} or later)" if built else "no CUDA"
+        )
+        raise UserError(
+            f"torch cannot use GPU {card}: {reason}. torch {torch.__version__} is built for {needs}, the "
+            f"machine has driver {driver or 'unknown'}: install the torch for it (docs/operations.md, The "
+            "driver and torch), or compute on the CPU with gpus: 0 for this model (--gpus 0)"
+        ) from None
 
 
 def quantisation():

@@ -36,7 +36,12 @@ def parser(description: str) -> argparse.ArgumentParser:
 def compute_options(p: argparse.ArgumentParser) -> None:
     """Add ``--threads`` and ``--gpus``, which ``run`` applies before any model is loaded."""
     p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
-    p.add_argument("--gpus", type=int, choices=[0, 1], default=1, help="1 takes a free GPU, 0 keeps off")
+    p.add_argument(
+        "--gpus",
+        choices=["0", "1", "auto"],
+        default="auto",
+        help="1: on a free GPU, or not at all; 0: on the CPU; auto: on a GPU if the machine has one",
+    )
 
 
 # What transformers, peft and accelerate import only because it is installed, which takes longer than most of
@@ -73,10 +78,9 @@ def run(
             _log_to(arguments.log)
         if getattr(arguments, "threads", None):
             os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when torch is imported
-        if check(arguments) is False or getattr(arguments, "gpus", None) == 0:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        elif getattr(arguments, "gpus", None):
-            devices.claim(tell)
+        todo = check(arguments)
+        if gpus := getattr(arguments, "gpus", None):
+            devices.use("0" if todo is False else gpus, tell)
         main(arguments)
     except UserError as error:
         _fail(str(error))
