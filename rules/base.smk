@@ -22,8 +22,8 @@ rule pretrain:
     message:
         "Training the base model {wildcards.model}"
     shell:
-        "python $SCRIPTS/pretrain.py {params.options} --threads {threads} "
-        "--text {input} --out $(dirname {output.config}) --log {log}"
+        'python "$SCRIPTS/pretrain.py" {params.options} --threads {threads} '
+        '--text {input:q} --out "$(dirname {output.config:q})" --log {log:q}'
 
 
 rule download:
@@ -42,7 +42,7 @@ rule download:
     message:
         "Fetching {wildcards.model} into the Hugging Face cache"
     shell:
-        "python $SCRIPTS/download.py {params.options} --out {output} --log {log}"
+        'python "$SCRIPTS/download.py" {params.options} --out {output:q} --log {log:q}'
 
 
 rule adopt:
@@ -65,8 +65,8 @@ rule adopt:
     message:
         "Linking the base model {wildcards.model}"
     shell:
-        "python $SCRIPTS/adopt.py {params.options} --verify --model {wildcards.model} "
-        "--out $(dirname {output}) --log {log}"
+        'python "$SCRIPTS/adopt.py" {params.options} --verify --model {wildcards.model:q} '
+        '--out "$(dirname {output:q})" --log {log:q}'
 
 
 rule convert_qwen:
@@ -89,5 +89,5 @@ rule convert_qwen:
     message:
         "Converting {wildcards.model} to the layout of Qwen2"
     shell:
-        "python $SCRIPTS/convert_qwen.py {params.options} --model {wildcards.model} "
-        "--out $(dirname {output}) --log {log}"
+        'python "$SCRIPTS/convert_qwen.py" {params.options} --model {wildcards.model:q} '
+        '--out "$(dirname {output:q})" --log {log:q}'

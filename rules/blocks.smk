@@ -19,5 +19,5 @@ checkpoint blocks:
     message:
         "Choosing the blocks of {wildcards.model}"
     shell:
-        "python $SCRIPTS/blocks.py {params.options} "
-        "--checkpoint $(dirname {input.checkpoint}) --out {output} --log {log}"
+        'python "$SCRIPTS/blocks.py" {params.options} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --out {output:q} --log {log:q}'

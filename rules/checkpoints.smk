@@ -20,5 +20,5 @@ rule cut:
     message:
         "Cutting {wildcards.block} from {wildcards.model}"
     shell:
-        "python $SCRIPTS/cut.py {params.options} --checkpoint $(dirname {input}) --block {wildcards.block} "
-        "--out $(dirname {output}) --verify --log {log}"
+        'python "$SCRIPTS/cut.py" {params.options} --checkpoint "$(dirname {input:q})" --block {wildcards.block:q} '
+        '--out "$(dirname {output:q})" --verify --log {log:q}'

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -9,16 +10,26 @@ from pathlib import Path
 import yaml
 from snakemake.utils import validate
 
-HERE = Path(workflow.basedir)
-sys.path.insert(0, str(HERE / "scripts"))
-# In the shell, not in the rules' text, which must be the same wherever the workflow lies.
-shell.prefix(f"set -euo pipefail; SCRIPTS='{HERE}/scripts'; ")
+# This file's own folder, since another Snakefile may use these rules as a module.
+HERE = Path(str(workflow.current_basedir)).parent
+if not (HERE / "scripts").is_dir():
+    sys.exit(
+        f"error: {HERE} is no folder here, and this workflow runs the programs beside its Snakefile; "
+        "clone the repository and name the clone's Snakefile"
+    )
+# In the environment, not in the rules' text, which must be the same wherever the workflow lies.
+SCRIPTS = str(HERE / "scripts")
+os.environ |= {"SCRIPTS": SCRIPTS}
+sys.path.insert(0, SCRIPTS)
 
 from deeper_layers import work
 from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
 from deeper_layers.study import Study, check_schema, options
+
+# Programs lie there too, named like modules that an importing Snakefile may want.
+sys.path.remove(SCRIPTS)
 
 
 def read_study() -> Study:
@@ -47,9 +58,10 @@ if study.unseen and workflow.is_main_process:
 def study_command(target):
     """What a user types for a target of this study."""
     overlays = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
-    return " ".join(
-        ["snakemake", target, *(f"--configfile {path}" for path in overlays)]
-    )
+    words = ["snakemake", target] + [
+        w for path in overlays for w in ("--configfile", path)
+    ]
+    return shlex.join(words)
 
 
 def show_summary():

@@ -21,5 +21,5 @@ rule distances:
     message:
         "Measuring the distances of {wildcards.model}"
     shell:
-        "python $SCRIPTS/distances.py {params.options} --threads {threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} --out {output.distances} --log {log}"
+        'python "$SCRIPTS/distances.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.tokens:q} --out {output.distances:q} --log {log:q}'

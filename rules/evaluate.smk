@@ -24,9 +24,9 @@ rule evaluate_pruned:
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
-        "python $SCRIPTS/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --blocks {params.blocks} "
-        "--code {params.code} --out $(dirname {output}) --log {log}"
+        'python "$SCRIPTS/evaluate.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} '
+        '--code {params.code} --out "$(dirname {output:q})" --log {log:q}'
 
 
 rule evaluate_healed:
@@ -50,7 +50,7 @@ rule evaluate_healed:
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
-        "python $SCRIPTS/evaluate.py {params.options} --threads {threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --adapter $(dirname {input.adapter}) "
-        "--treatment {wildcards.recipe} "
-        "--code {params.code} --out {output} --log {log}"
+        'python "$SCRIPTS/evaluate.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --adapter "$(dirname {input.adapter:q})" '
+        "--treatment {wildcards.recipe:q} "
+        "--code {params.code} --out {output:q} --log {log:q}"

@@ -29,8 +29,8 @@ rule merge:
     message:
         "Exporting {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
     shell:
-        "python $SCRIPTS/export.py {params.options} {params.adapter} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --out $(dirname {output}) --log {log}"
+        'python "$SCRIPTS/export.py" {params.options} {params.adapter} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --out "$(dirname {output:q})" --log {log:q}'
 
 
 rule card:
@@ -59,8 +59,8 @@ rule card:
     message:
         "Writing the model card of {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
     shell:
-        "python $SCRIPTS/card.py {params.options} "
-        "--checkpoint $(dirname {output}) --full $(dirname {input.full}) --out {output} --log {log}"
+        'python "$SCRIPTS/card.py" {params.options} '
+        '--checkpoint "$(dirname {output:q})" --full "$(dirname {input.full:q})" --out {output:q} --log {log:q}'
 
 
 rule export:
@@ -88,7 +88,7 @@ rule upload:
     message:
         "Uploading {params.id}"
     shell:
-        "python $SCRIPTS/push.py --folder $(dirname {input.card}) --id {params.id} --out {output} --log {log}"
+        'python "$SCRIPTS/push.py" --folder "$(dirname {input.card:q})" --id {params.id:q} --out {output:q} --log {log:q}'
 
 
 rule push:

@@ -25,8 +25,8 @@ rule figure_distances:
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python $SCRIPTS/figure.py {wildcards.figure} --distances {input} "
-        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
+        'python "$SCRIPTS/figure.py" {wildcards.figure:q} --distances {input:q} '
+        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
 rule figure_speed:
@@ -53,8 +53,8 @@ rule figure_speed:
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python $SCRIPTS/figure.py {wildcards.figure} --speed {input} "
-        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
+        'python "$SCRIPTS/figure.py" {wildcards.figure:q} --speed {input:q} '
+        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
 rule figure_model:
@@ -83,9 +83,9 @@ rule figure_model:
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        "python $SCRIPTS/figure.py {wildcards.figure} {params.options} --models {wildcards.model} "
-        "--table {input.table} --levels {input.levels} "
-        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
+        'python "$SCRIPTS/figure.py" {wildcards.figure:q} {params.options} --models {wildcards.model:q} '
+        "--table {input.table:q} --levels {input.levels:q} "
+        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
 rule figure_study:
@@ -113,9 +113,9 @@ rule figure_study:
     message:
         "Drawing {wildcards.figure} of all models"
     shell:
-        "python $SCRIPTS/figure.py {wildcards.figure} "
-        "--table {input.table} --levels {input.levels} "
-        "--formats svg pdf png --out $(dirname {output.png})/{wildcards.figure} --log {log}"
+        'python "$SCRIPTS/figure.py" {wildcards.figure:q} '
+        "--table {input.table:q} --levels {input.levels:q} "
+        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
 rule figures:

@@ -28,6 +28,6 @@ rule heal:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
     # exec: SIGTERM reaches healing itself, which saves its state, also where bash is older than 5.1.
     shell:
-        "exec python $SCRIPTS/heal.py {params.options} --threads {threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --tokens {input.tokens} "
-        "--out $(dirname {output.summary}) --state {params.state} --log {log}"
+        'exec python "$SCRIPTS/heal.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.tokens:q} '
+        '--out "$(dirname {output.summary:q})" --state {params.state:q} --log {log:q}'

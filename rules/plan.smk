@@ -14,4 +14,4 @@ rule plan:
     message:
         "What the study will cost"
     shell:
-        "python $SCRIPTS/plan.py --out {params.page} --log {log} <<< {params.config:q}"
+        'python "$SCRIPTS/plan.py" --out {params.page:q} --log {log:q} <<< {params.config:q}'

@@ -25,8 +25,8 @@ rule measure_speed:
     message:
         "Measuring memory and speed of all cuts of {wildcards.model}"
     shell:
-        "python $SCRIPTS/speed.py {params.options} --threads {params.threads} --gpus {resources.gpu} "
-        "--checkpoint $(dirname {input.checkpoint}) --blocks {params.blocks} --out {output.speed} --log {log}"
+        'python "$SCRIPTS/speed.py" {params.options} --threads {params.threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} --out {output.speed:q} --log {log:q}'
 
 
 rule speed:

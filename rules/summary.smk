@@ -24,5 +24,5 @@ rule summary:
     message:
         "Writing the summary"
     shell:
-        "python $SCRIPTS/summary.py {params.options} --command '{params.command}' "
-        "--table {input.table} --levels {input.levels} --out {output} --log {log}"
+        'python "$SCRIPTS/summary.py" {params.options} --command {params.command:q} '
+        "--table {input.table:q} --levels {input.levels:q} --out {output:q} --log {log:q}"

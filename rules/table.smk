@@ -30,5 +30,5 @@ rule table:
     message:
         "Writing the table"
     shell:
-        "python $SCRIPTS/table.py {params.options} --results $(dirname {output.levels}) "
-        "--out {output.csv} {output.md} {output.html} --levels {output.levels} --log {log}"
+        'python "$SCRIPTS/table.py" {params.options} --results "$(dirname {output.levels:q})" '
+        "--out {output.csv:q} {output.md:q} {output.html:q} --levels {output.levels:q} --log {log:q}"

@@ -26,7 +26,7 @@ rule world:
     message:
         "Writing the world {wildcards.text}: documents and questions"
     shell:
-        "python $SCRIPTS/world.py {params.options} --out $(dirname {output.train}) --log {log}"
+        'python "$SCRIPTS/world.py" {params.options} --out "$(dirname {output.train:q})" --log {log:q}'
 
 
 rule sample:
@@ -47,7 +47,7 @@ rule sample:
     message:
         "Sampling documents of {wildcards.text}, {wildcards.split}"
     shell:
-        "python $SCRIPTS/sample.py {params.options} --out {output.text} --log {log}"
+        'python "$SCRIPTS/sample.py" {params.options} --out {output.text:q} --log {log:q}'
 
 
 rule tokenise:
@@ -70,5 +70,5 @@ rule tokenise:
     message:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"
     shell:
-        "python $SCRIPTS/tokenise.py {params.options} --checkpoint $(dirname {input.checkpoint}) "
-        "--text {input.text} --out {output.summary} --log {log}"
+        'python "$SCRIPTS/tokenise.py" {params.options} --checkpoint "$(dirname {input.checkpoint:q})" '
+        "--text {input.text:q} --out {output.summary:q} --log {log:q}"

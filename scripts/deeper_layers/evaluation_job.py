@@ -152,8 +152,8 @@ def _folder(folder: Path) -> str:
         path = todo.pop()
         if path.suffix not in (".yaml", ".yml"):
             continue
-        for name in re.findall(r"^include:\s*(\S+)\s*$", path.read_text(), re.MULTILINE):
-            included = (path.parent / name).resolve()
+        for name in re.findall(r"^include:\s*(\S.*?)\s*$", path.read_text(), re.MULTILINE):
+            included = (path.parent / name.strip("\"'")).resolve()
             if included.is_file() and included not in files:
                 files[included] = included.name
                 todo.append(included)

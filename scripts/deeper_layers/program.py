@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -136,7 +137,7 @@ def _log_to(path: Path) -> None:
     os.dup2(log, 2)
     os.close(log)
     sys.stdout.reconfigure(line_buffering=True)
-    print("$", " ".join(sys.argv))
+    print("$", shlex.join(sys.argv))
 
 
 class Progress:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SPLITS = ("train", "calibration", "validation")
 EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_\d+-\d+)")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # What a hub model is taken for until its config.json is here.
 LLAMA_2_7B = {
@@ -51,12 +53,29 @@ LLAMA_2_7B = {
 
 def check_schema(config: dict, schema: dict) -> None:
     """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
+    _check_strings(config)
     _check_against(config, schema)
     # Values of a recipe for single models are of the recipe's own kind, but get no defaults.
     recipe_schema = schema["properties"]["recipes"]["additionalProperties"] | {"required": []}
     for name, recipe in config.get("recipes", {}).items():
         for model, values in recipe.get("models", {}).items():
             _check_against(values, recipe_schema, ("recipes", name, "models", model))
+
+
+def _check_strings(value, path: tuple = ()) -> None:
+    """Texts of one line only: they become names, paths and words of a command line."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _check_strings(key, path)
+            _check_strings(below, (*path, key))
+    elif isinstance(value, list):
+        for item in value:
+            _check_strings(item, path)
+    elif isinstance(value, str) and UNPRINTABLE.search(value):
+        raise UserError(
+            f"{'.'.join(map(str, path)) or 'the configuration'}: {value!r} has a character that cannot be "
+            "printed, such as a line break; write it in one line"
+        )
 
 
 def _check_against(value, schema: dict, path: tuple = ()) -> None:
@@ -77,7 +96,8 @@ def _did_you_mean(word: str, known) -> str:
 
 
 def options(settings: dict) -> str:
-    """Settings as command-line options, sorted: {"rank": 2, "batch": 16} -> "--batch 16 --rank 2".
+    """Settings as command-line options, sorted and quoted for a shell: {"rank": 2, "batch": 16} ->
+    "--batch 16 --rank 2".
 
     A string, so that Snakemake compares settings by value and a reordered configuration reruns nothing.
     """
@@ -88,11 +108,16 @@ def options(settings: dict) -> str:
         words.append("--" + key.replace("_", "-"))
         if value is not True:
             words += [str(v) for v in (value if isinstance(value, list) else [value])]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _without(settings: dict, *keys: str) -> dict:
     return {k: v for k, v in settings.items() if k not in keys}
+
+
+def _path(text: str | None) -> str | None:
+    """A path of the configuration: a leading ``~`` is the home folder, all else is taken as it is written."""
+    return text and os.path.expanduser(text)
 
 
 @dataclass(frozen=True)
@@ -110,7 +135,7 @@ class Study:
 
     def __init__(self, config: dict):
         self.config = config
-        self.out = config["outdir"].rstrip("/")
+        self.out = _path(config["outdir"]).rstrip("/")
         study = config["study"]
         self.models: list[str] = study["models"]
         self.strategies: list[str] = study["strategies"]
@@ -129,7 +154,7 @@ class Study:
             kind = "pretrain"
         else:
             kind = "folder" if source.startswith(("/", "./", "../", "~")) or os.path.isdir(source) else "hub"
-        return {"kind": kind, "id": os.path.expanduser(source), "revision": settings.get("revision")}
+        return {"kind": kind, "id": _path(source), "revision": settings.get("revision")}
 
     def models_from(self, kind: str) -> list[str]:
         """Models of the study whose source is of this kind."""
@@ -264,6 +289,7 @@ class Study:
         names = ("source", "name", "revision", "field", "buffer", "seed")
         return options(
             {name: settings[name] for name in names}
+            | {"source": _path(settings["source"])}
             | {"split": sources[split], "parts": len(shared), "part": shared.index(split)}
             | {"documents": settings[split]}
         )
@@ -294,7 +320,9 @@ class Study:
         return options(self.trust(model))
 
     def distance_options(self, model: str) -> str:
-        return options(_without(self.config["distances"], "text", "split") | self.trust(model))
+        settings = self.config["distances"]
+        spill = {"spill": _path(settings["spill"])}
+        return options(_without(settings, "text", "split") | spill | self.trust(model))
 
     def block_options(self, model: str) -> str:
         return options(
@@ -320,12 +348,11 @@ class Study:
     def suite_options(self, suite: str, model: str) -> str:
         settings = self.config["suites"][suite]
         if self.is_loss(suite):
-            loss = settings["loss"] | self.trust(model)
+            loss = settings["loss"] | {"spill": _path(settings["loss"]["spill"])} | self.trust(model)
             tokens = self.tokens(model, loss)
             return options(_without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
-        settings = _without(settings, "text") | {"suite": suite} | self.trust(model)
-        if "text" in self.config["suites"][suite]:
-            settings["include"] = self._tasks_of(suite)
+        include = self._tasks_of(suite) if "text" in settings else _path(settings.get("include"))
+        settings = _without(settings, "text") | {"suite": suite, "include": include} | self.trust(model)
         return options(settings)
 
     def speed_options(self, model: str) -> str:
@@ -473,6 +500,11 @@ class Study:
 
     def _check(self) -> None:
         config = self.config
+        if not self.out or self.out.startswith("-") or set("{}") & set(self.out):
+            raise UserError(
+                f"outdir: {config['outdir']!r} cannot be the folder of the results; write a path that does "
+                "not begin with - and has no { or }, such as results/mine"
+            )
         for kind, names, known in (
             ("models", self.models, config["models"]),
             ("strategies", self.strategies, STRATEGIES),

@@ -15,6 +15,7 @@ is a fact that was read, asked for in a way that was learned from others.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -355,7 +356,8 @@ def _write_task(folder: Path, name: str, questions: list[dict], **metadata: floa
     _write_lines(tasks / f"{name}.jsonl", questions)
     overlay = {
         "include": os.path.relpath(definition, tasks.resolve()),
-        "dataset_kwargs": {"data_files": {"test": str(tasks / f"{name}.jsonl")}},
+        # A pattern to the library `datasets`.
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(tasks / f"{name}.jsonl"))}},
         "metadata": yaml.safe_load(definition.read_text())["metadata"] | metadata,
     }
     with replacing(tasks / f"{name}.yaml") as aside:
