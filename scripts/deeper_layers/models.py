@@ -15,6 +15,7 @@ from . import cards, devices
 from .checkpoint import split_name
 from .configs import layer_count
 from .errors import UserError
+from .nf4 import check_nf4
 
 transformers.logging.disable_progress_bar()
 
@@ -66,7 +67,8 @@ def load_model(
 
     ``precision`` is ``fp32``, ``bf16``, ``nf4`` (bitsandbytes) or ``stored``, that of the file. Raises
     UserError if the weights lack or have more tensors than the architecture (layers for multi-token
-    prediction aside, which are not run), and if they do not fit in memory.
+    prediction aside, which are not run), if they do not fit in memory, and if this machine computes NF4
+    wrongly (see ``nf4``).
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
@@ -96,7 +98,9 @@ def load_model(
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
-    return _portable_nf4(model).eval()
+    if precision == "nf4":
+        check_nf4(_portable_nf4(model))
+    return model.eval()
 
 
 def _portable_nf4(model: PreTrainedModel) -> PreTrainedModel:

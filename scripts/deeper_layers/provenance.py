@@ -17,17 +17,23 @@ from . import __version__
 STATUS = Path("/proc/self/status")
 PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "lm-eval", "datasets", "safetensors"]
 _started = time.monotonic()
+_recorded: dict = {}
+
+
+def record(**facts) -> None:
+    """Facts that a library function found out, for every later ``provenance`` of this process."""
+    _recorded.update(facts)
 
 
 def provenance(**facts) -> dict:
-    """``facts`` of the caller plus ``versions``, ``device``, ``seconds`` since the process started and
-    ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports nothing heavy:
-    the device is asked only of a torch that is already loaded."""
+    """``facts`` of the caller and of ``record``, plus ``versions``, ``device``, ``seconds`` since the process
+    started and ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports nothing
+    heavy: the device is asked only of a torch that is already loaded."""
     versions = {"deeper-layers": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    out = dict(facts)
+    out = _recorded | facts
     out["versions"] = versions
     out["device"] = platform.machine()
     out["seconds"] = round(time.monotonic() - _started, 2)
