@@ -28,6 +28,7 @@ from .blocks import Block
 from .errors import UserError
 from .layers import decoder_layers, removed
 from .program import Progress
+from .provenance import record
 from .stream import Store, Stream
 
 log = logging.getLogger(__name__)
@@ -122,10 +123,11 @@ class Family:
         self.layers_separate += self.layers_of_cuts
 
     def _exact_tree(self) -> Tree | None:
-        """The tree, if it gives the same numbers as each cut by itself on two short sequences."""
+        """The tree, if it gives the same numbers as each cut by itself on two short sequences. All their
+        places are scored: then both ways compute products of the same shapes, which are equal in bf16 too."""
         vocabulary = self.model.get_input_embeddings().num_embeddings
-        ids = np.random.default_rng(0).integers(vocabulary, size=(2, 9)).tolist()
-        batch = Batch.of(_inputs([(ids[0][:3], ids[0][3:]), (ids[1][:2], ids[1][2:7])], 9), self.model.device)
+        ids = np.random.default_rng(0).integers(vocabulary, size=(2, 17)).tolist()
+        batch = Batch.of(_inputs([(row[:1], row[1:]) for row in ids], 17), self.model.device)
         self.tree = None
         separate = {block: p for block, p, _ in self._scores(batch)}
         try:
@@ -136,12 +138,24 @@ class Family:
             return None
         finally:
             self.layers_run = self.layers_separate = 0
-        worst = max((together[b] - separate[b]).abs().max().item() for b in self.blocks)
-        scale = max(separate[b].abs().max().item() for b in self.blocks)
-        if worst <= 16 * torch.finfo(self.model.dtype).eps * scale:
+        off = {block: (together[block] - separate[block]).abs().mean().item() for block in self.blocks}
+        record(tree_check={"mean_difference_nats": max(off.values())})
+        if all(_agree(together[block], separate[block], self.model.dtype) for block in self.blocks):
             return self.tree
-        log.warning("%s: calling its layers apart is off by %.2g", type(self.model).__name__, worst)
+        log.warning(
+            "%s: calling its layers apart is off by %.2g", type(self.model).__name__, max(off.values())
+        )
         return None
+
+
+def _agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two sets of log-probabilities [F] are the same but for rounding. In 16 bits a kernel may sum in
+    another order: allowed is a mean difference far below that of one wrong layer, which is 3 % to 10 % of the
+    standard deviation over the tokens (docs/methods.md)."""
+    off = (found - expected).abs()
+    if off.max() <= 16 * torch.finfo(torch.float32).eps * expected.abs().max():
+        return True
+    return dtype != torch.float32 and bool(off.mean() <= 0.005 * expected.std())
 
 
 class Tree(Apart):

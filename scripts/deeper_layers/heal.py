@@ -41,7 +41,7 @@ from .errors import UserError
 from .files import read_json, replacing, sha256, write_json
 from .models import device, load_model
 from .program import Progress
-from .provenance import provenance
+from .provenance import provenance, record
 from .rows import Rows, collate
 from .tokens import Tokens
 
@@ -365,21 +365,30 @@ def chance_loss(model: PeftModel) -> float:
 
 
 @torch.no_grad()
-def check_packing(model: PreTrainedModel, length: int = 8) -> None:
-    """Show on two short documents that a packed one gives the logits it gives alone. UserError if not:
-    the architecture ignores position ids, or carries a state from one document to the next."""
+def check_packing(model: PreTrainedModel, length: int = 16) -> None:
+    """Show on two short documents that a packed one gives the logits it gives alone. UserError if not: the
+    architecture ignores position ids, or carries a state from one document to the next.
+
+    In 16 bits the two differ by rounding, as other shapes use other kernels. What counts is therefore how far
+    they are apart in comparison with the logits of the same row as a single document: 0.02 to 0.08 where
+    documents are kept apart, about 1 where they are not.
+    """
     fault = UserError(f"{type(model).__name__} lets packed documents see each other: set packing to false")
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise fault
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = np.random.default_rng(0).integers(0, vocabulary, (2, length))
-    forward = lambda rows: model(  # noqa: E731
-        **{k: v.to(model.device) for k, v in collate(rows, packing=True).items() if k != "labels"}
-    ).logits.float()
-    packed = forward([[ids[0], ids[1]]])[0, length:]
-    alone = forward([[ids[1]]])[0]
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
-    if (packed - alone).abs().max() > tolerance * alone.std():
+
+    def logits(row: list[np.ndarray], packing: bool) -> torch.Tensor:
+        batch = collate([row], packing)
+        inputs = {k: v.to(model.device) for k, v in batch.items() if k != "labels"}
+        return model(**inputs).logits[0, -length:].float()
+
+    alone = logits([ids[1]], packing=False)
+    packed = (logits([ids[0], ids[1]], packing=True) - alone).norm()
+    joined = (logits([ids[0], ids[1]], packing=False) - alone).norm()
+    record(packing_check={"packed_over_joined": (packed / joined.clamp(min=1e-30)).item()})
+    if not packed <= 0.25 * joined:
         raise fault
 
 

@@ -1,9 +1,9 @@
-"""NF4 weights that are checked, not trusted: kernels of bitsandbytes are wrong for some shapes on some machines.
+"""NF4 weights that are checked, not trusted: bitsandbytes is wrong for some shapes on some machines.
 
-After a model was loaded in 4 bits, one linear layer of each distinct shape is compared with a reference in plain
-torch, which is short enough to be read: its quantisation, its dequantised weights and its products. On a CPU a
-wrong dequantisation is replaced, for the rest of the process, by one in plain torch; everything else that is
-wrong ends the job. docs/nf4-on-cpus.md describes the fault that made this necessary.
+After a model was loaded in 4 bits, one linear layer of each distinct shape is compared with a reference in
+plain torch, which is short enough to be read: its quantisation, its dequantised weights and its products. On a
+CPU a wrong dequantisation is replaced, for the rest of the process, by one in plain torch; everything else
+that is wrong ends the job. docs/nf4-on-cpus.md describes the fault that made this necessary.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _replacement: list[torch.library.Library] = []  # kept alive: its kernel is regi
 
 
 def check_nf4(model: nn.Module) -> None:
-    """Check the 4-bit linear layers of ``model``, one of each distinct shape, and record under ``nf4`` in this
-    process's provenance which dequantisation is used. Raises UserError where NF4 is wrong on this machine."""
+    """Check the 4-bit linear layers of ``model``, one of each distinct shape, and record under ``nf4`` in the
+    provenance which dequantisation is used. Raises UserError where NF4 is wrong on this machine."""
     layers = _distinct(model)
     if not layers:
         return
@@ -96,7 +96,9 @@ def _quantiser_fault(layer: nn.Module) -> str | None:
     blocks = nn.functional.pad(noise, (0, -len(noise) % state.blocksize)).view(-1, state.blocksize)
     scales = blocks.abs().amax(1).repeat_interleave(state.blocksize)[: len(noise)]
     worst = (errors / scales).max().item()
-    return None if worst <= WIDEST_GAP / 2 + 0.05 else f"quantising is off by {worst:.2g} of a block's maximum"
+    return (
+        None if worst <= WIDEST_GAP / 2 + 0.05 else f"quantising is off by {worst:.2g} of a block's maximum"
+    )
 
 
 def _dequantiser_fault(layer: nn.Module) -> str | None:
@@ -143,9 +145,9 @@ def _reference_rows(layer: nn.Module, rows: Tensor) -> Tensor:
 
 
 def reference(packed: Tensor, state, where: Tensor) -> Tensor:
-    """The values (float32 [N]) at the places ``where`` (int64 [N]) of a flattened 4-bit weight: a code, two to a
-    byte, the first in the upper half, times the scale of its block. ``state`` is bitsandbytes' QuantState, whose
-    scales may themselves be 8-bit codes with scales and an offset (double quantisation)."""
+    """The values (float32 [N]) at the places ``where`` (int64 [N]) of a flattened 4-bit weight: a code, two
+    to a byte, the first in the upper half, times the scale of its block. ``state`` is bitsandbytes'
+    QuantState, whose scales may be 8-bit codes with scales and an offset (double quantisation)."""
     halves = packed.view(torch.uint8).flatten()[where // 2]
     codes = torch.where(where % 2 == 0, halves >> 4, halves & 15).long()
     table = torch.tensor(CODE, device=packed.device) if state.quant_type == "nf4" else state.code.float()
@@ -153,13 +155,15 @@ def reference(packed: Tensor, state, where: Tensor) -> Tensor:
     scales = state.absmax[block]
     if state.nested:
         outer = state.state2
-        scales = outer.code.float()[scales.long()] * outer.absmax.float()[block // outer.blocksize] + state.offset
+        scales = (
+            outer.code.float()[scales.long()] * outer.absmax.float()[block // outer.blocksize] + state.offset
+        )
     return table[codes] * scales.float()
 
 
 def replace_dequantisation() -> None:
-    """Put ``dequantise`` in the place of the library's kernel for CPUs. The operator, not the library's Python
-    function: products go through it too."""
+    """Put ``dequantise`` in the place of the library's kernel for CPUs. The operator, not the library's
+    Python function: products go through it too."""
     import bitsandbytes  # noqa: F401 (registers its operators, which ours replaces)
 
     library = torch.library.Library("bitsandbytes", "IMPL")
@@ -171,8 +175,8 @@ def replace_dequantisation() -> None:
 def dequantise(
     packed: Tensor, absmax: Tensor, blocksize: int, quant_type: str, shape: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
-    """The operator ``bitsandbytes::dequantize_4bit`` in plain torch: a weight of ``shape`` and ``dtype`` from its
-    codes and the scales ``absmax`` of its blocks."""
+    """The operator ``bitsandbytes::dequantize_4bit`` in plain torch: a weight of ``shape`` and ``dtype`` from
+    its codes and the scales ``absmax`` of its blocks."""
     from bitsandbytes.backends.utils import _get_4bit_code
 
     code = torch.tensor(CODE) if quant_type == "nf4" else _get_4bit_code(quant_type, packed.device).float()

