@@ -6,6 +6,7 @@ TITLES = {
     "cuts": "Cuts at disk speed",
     "families": "A family of cuts evaluated at once",
     "healing": "Healing throughput",
+    "threads": "Threads that do not spin",
     "startup": "Start-up",
 }
 COLUMNS = {

@@ -3,8 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from deeper_layers import program
 from deeper_layers.pretrain import Recipe, pretrain
 
@@ -28,13 +26,16 @@ HELP = {
 p = program.parser(__doc__)
 p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')
 p.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-p.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
 for field in fields(Recipe):
     p.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=HELP[field.name])
 
 
 def main(a) -> None:
-    torch.set_num_threads(a.threads)
+    import torch
+
+    if a.threads:
+        torch.set_num_threads(a.threads)
     pretrain(a.text, a.out, Recipe(**{field.name: getattr(a, field.name) for field in fields(Recipe)}))
 
 

@@ -5,4 +5,11 @@ Implements "The Unreasonable Ineffectiveness of the Deeper Layers" (arXiv 2403.1
 imports torch or transformers unless it works on tensors, so that small stages start at once.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Threads of OpenMP that wait for work spin, and take the core from the one that has it: on shared or virtual
+# cores two threads then train a small model 18 times slower than one. Read when torch is imported; a value of
+# the user's own stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,8 +1,8 @@
 """NF4 weights that are checked, not trusted: bitsandbytes is wrong for some shapes on some machines.
 
 After a model was loaded in 4 bits, one linear layer of each distinct shape is compared with a reference in
-plain torch, which is short enough to be read: its quantisation, its dequantised weights and its products. On a
-CPU a wrong dequantisation is replaced, for the rest of the process, by one in plain torch; everything else
+plain torch, which is short enough to be read: its quantisation, its dequantised weights and its products. On
+a CPU a wrong dequantisation is replaced, for the rest of the process, by one in plain torch; everything else
 that is wrong ends the job. docs/nf4-on-cpus.md describes the fault that made this necessary.
 """
 
