@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deeper_layers import program
+from deeper_layers.settings import DistanceSettings
 
 
 def main(arguments):
@@ -24,17 +25,17 @@ def main(arguments):
     write_json(arguments.out.with_suffix(".json"), provenance(checkpoint=arguments.checkpoint, **settings))
 
 
+def check(arguments) -> None:
+    """Refuse settings that cannot be."""
+    DistanceSettings.of(vars(arguments))
+
+
 if __name__ == "__main__":
     p = program.parser(__doc__)
     program.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--tokens", type=Path, required=True, help="token file of the calibration text")
-    p.add_argument("--samples", type=int, default=10000, help="how many documents, from the first")
-    p.add_argument("--length", type=int, default=2048, help="cut documents to this many tokens")
-    p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
-    p.add_argument("--batch-tokens", type=int, default=16384, help="tokens of a batch, padding counted")
-    p.add_argument("--stream", action="store_true", help="read one layer at a time: for models beyond memory")
-    p.add_argument("--spill", type=Path, help="with --stream: folder for hidden states; none: in memory")
+    program.add_settings(p, DistanceSettings)
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="distances.csv to write; a .json beside it")
-    program.run(main, p, program.unused)
+    program.run(main, p, program.unused, check)

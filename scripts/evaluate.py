@@ -16,6 +16,7 @@ from pathlib import Path
 from deeper_layers import program
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
+from deeper_layers.settings import LossSettings, TaskSettings
 
 
 def options():
@@ -25,7 +26,7 @@ def options():
     p.add_argument("--blocks", nargs="+", help="cuts of the checkpoint, as full drop_3-5; none: itself")
     p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
     p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
-    p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
+    program.add_settings(p, TaskSettings, "precision")
     p.add_argument(
         "--batch", type=batch_size, default="auto", help="sequences of a batch; auto: as many as fit"
     )
@@ -34,21 +35,12 @@ def options():
     p.add_argument("--suite", required=True, help="name of the suite: a label")
     p.add_argument("--out", type=Path, required=True, help="folder for --blocks, else the JSON file to write")
     tasks = p.add_argument_group("lm-eval tasks")
-    tasks.add_argument("--tasks", nargs="+", help="names of tasks, groups or tags")
-    tasks.add_argument("--include", nargs="+", default=[], help="folders with tasks of our own")
-    tasks.add_argument("--shots", type=int, help="examples before each question; none: as the task says")
-    tasks.add_argument("--limit", type=int, help="the first documents of each task; none: all")
-    tasks.add_argument("--order", type=int, help="seed that shuffles the examples; none: the task's order")
+    program.add_settings(tasks, TaskSettings, "tasks", "include", "shots", "limit", "order")
     tasks.add_argument("--samples", action="store_true", help="keep the answer to every document")
     loss = p.add_argument_group("held-out loss")
     loss.add_argument("--loss", action="store_true", help="instead of tasks")
     loss.add_argument("--tokens", type=Path, help="token file of the held-out text")
-    loss.add_argument("--sequences", type=int, help="how many documents, from the first")
-    loss.add_argument("--length", type=int, help="cut documents to this many tokens")
-    loss.add_argument(
-        "--stream", action="store_true", help="read one layer at a time, unless there is an adapter"
-    )
-    loss.add_argument("--spill", type=Path, help="with --stream: folder for hidden states; none: in memory")
+    program.add_settings(loss, LossSettings, "sequences", "length", "stream", "spill")
     return p
 
 
@@ -82,10 +74,9 @@ def is_streamed(arguments: Namespace) -> bool:
 
 
 def _suite(arguments: Namespace) -> TaskSuite | LossSuite:
-    needed = ["tokens", "sequences", "length"] if arguments.loss else ["tasks"]
-    for name in needed:
-        if getattr(arguments, name) is None:
-            raise UserError(f"give --{name}{' along with --loss' if arguments.loss else ', or --loss'}")
+    if not (arguments.tokens if arguments.loss else arguments.tasks):
+        raise UserError("give --tokens along with --loss" if arguments.loss else "give --tasks, or --loss")
+    (LossSettings if arguments.loss else TaskSettings).of(vars(arguments))
     if arguments.loss:
         return LossSuite(arguments.tokens, arguments.sequences, arguments.length)
     include = tuple(map(Path, arguments.include))

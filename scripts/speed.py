@@ -5,6 +5,7 @@ from pathlib import Path
 from deeper_layers import program
 from deeper_layers.blocks import Block
 from deeper_layers.files import read_json, replacing, write_json
+from deeper_layers.settings import SpeedSettings
 
 
 def main(arguments) -> None:
@@ -26,16 +27,17 @@ def main(arguments) -> None:
     write_json(arguments.out.with_suffix(".json"), provenance(model=manifest["model"], **facts))
 
 
+def check(arguments) -> None:
+    """Refuse settings that cannot be."""
+    SpeedSettings.of(vars(arguments))
+
+
 if __name__ == "__main__":
     p = program.parser(__doc__)
     program.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--blocks", nargs="+", required=True, help="cuts to measure, as full drop_3-5")
-    p.add_argument("--batch", type=int, default=1, help="sequences generated at once")
-    p.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
-    p.add_argument("--new", type=int, default=64, help="tokens generated after it")
-    p.add_argument("--repeats", type=int, default=5, help="timed runs of each cut")
-    p.add_argument("--precision", choices=["fp32", "bf16", "nf4"], default="bf16")
+    program.add_settings(p, SpeedSettings)
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="CSV to write; a JSON beside it says how")
-    program.run(main, p)
+    program.run(main, p, check=check)

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent.parent
-# Modules that change what a person sees, never a result.
-COSMETIC = {"program", "provenance", "errors"}
+# Modules that change what a person sees or what is refused, never a result; settings come as options.
+COSMETIC = {"program", "provenance", "errors", "settings"}
 
 
 def code(script: str) -> str:

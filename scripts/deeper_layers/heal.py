@@ -16,7 +16,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -43,9 +43,10 @@ from .models import device, load_model
 from .program import Progress
 from .provenance import provenance, record
 from .rows import Rows, collate
+from .settings import Healing as Recipe
+from .settings import check_micro_batch
 from .tokens import Tokens
 
-SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes silently without some of them
     "adapter_model.safetensors",
     "optimizer.pt",
@@ -53,44 +54,6 @@ CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes sile
     "rng_state.pth",
     "trainer_state.json",  # written last
 )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What determines a healed adapter, with the paper's settings (appendix A.1) as defaults.
-
-    ``alpha`` None is alpha = rank; ``batch`` is in rows of at most ``length`` tokens. Raises UserError for
-    settings that cannot be.
-    """
-
-    rank: int = 64
-    alpha: float | None = None
-    dropout: float = 0.05
-    targets: Sequence[str] = ("auto",)
-    learning_rate: float = 3e-4
-    schedule: str = "cosine"
-    warmup: int = 100
-    steps: int = 5000
-    batch: int = 16
-    length: int = 2048
-    packing: bool = False
-    precision: str = "nf4"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("rank", "steps", "batch", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"healing: {name} is {getattr(self, name)}, it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"healing: dropout is {self.dropout}, it must be in [0, 1)")
-        if self.length < 2:
-            raise UserError(f"healing: length is {self.length}, one token has no next one to predict")
-        if not 0 <= self.warmup < self.steps:
-            raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"healing: schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
 
 
 def heal(
@@ -113,9 +76,8 @@ def heal(
     saves a last checkpoint and exits with status 143. Raises UserError for diverging loss.
     """
     checkpoint, tokens, out = Path(checkpoint), Tokens(tokens), Path(out)
+    check_micro_batch(micro_batch, recipe.batch)
     micro_batch = micro_batch or recipe.batch
-    if micro_batch < 1 or recipe.batch % micro_batch:
-        raise UserError(f"healing: micro_batch {micro_batch} does not divide batch {recipe.batch}")
     rows = Rows(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
     state = State(Path(state), recipe, checkpoint, tokens.path)
     plan = state.plan(Plan(micro_batch, checkpointing == "on"))

@@ -19,50 +19,30 @@ from .errors import UserError
 from .files import filling
 from .muon import Muon
 from .program import Progress
+from .settings import Pretraining, setting
 
 BOS, EOS, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Pretraining):
     """Shape and training of the base model; raises UserError for values that cannot be.
 
-    ``steps`` batches of ``batch`` rows of ``length`` tokens. ``muon`` is the learning rate of the matrices
+    ``muon`` is the learning rate of the matrices
     inside the layers and ``decay`` their weight decay, ``adamw`` the learning rate of embeddings and norms;
     both rates rise for ``warmup`` steps, stay, and fall to zero over the last ``cooldown`` share of the
     steps. ``spread`` is the standard deviation of the token embeddings at the start: large ones make so
     small a model learn much sooner.
     """
 
-    layers: int = 12
-    width: int = 96
-    heads: int = 3
-    ffn: int = 256
-    steps: int = 350
-    batch: int = 16
-    length: int = 128
-    seed: int = 0
-    muon: float = 0.03
-    decay: float = 0.3
-    adamw: float = 3e-3
-    warmup: int = 20
-    cooldown: float = 0.4
-    spread: float = 0.5
-
-    def __post_init__(self):
-        for name in ("layers", "width", "heads", "ffn", "steps", "batch", "muon", "adamw", "spread"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} must be larger than 0, not {getattr(self, name)}")
-        if self.length < 2:
-            raise UserError(f"length must be at least 2 tokens, not {self.length}")
-        if self.width % (2 * self.heads):  # rotary embeddings turn pairs
-            raise UserError(
-                f"width {self.width} must be an even multiple of heads, such as {2 * self.heads * 16}"
-            )
-        if self.decay < 0:
-            raise UserError(f"decay must be 0 or more, not {self.decay}")
-        if self.warmup < 0 or not 0 <= self.cooldown <= 1:
-            raise UserError("warmup must be 0 or more steps, and cooldown a share of the steps, 0 to 1")
+    muon: float = setting(float, 0.03, "peak learning rate of the matrices", above=0)
+    decay: float = setting(float, 0.3, "weight decay of the matrices", least=0)
+    adamw: float = setting(float, 3e-3, "peak learning rate of embeddings and norms", above=0)
+    warmup: int = setting(int, 20, "steps of rising learning rate", least=0)
+    cooldown: float = setting(
+        float, 0.4, "share of the steps over which the learning rate falls to zero", least=0, most=1
+    )
+    spread: float = setting(float, 0.5, "standard deviation of the embeddings at the start", above=0)
 
     def factor(self, step: int) -> float:
         """The learning rate of ``step`` (from 0), as a share of its peak."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +44,21 @@ def compute_options(p: argparse.ArgumentParser) -> None:
         default="auto",
         help="1: on a free GPU, or not at all; 0: on the CPU; auto: on a GPU if the machine has one",
     )
+
+
+def add_settings(p: argparse.ArgumentParser, settings: type, *names: str) -> None:
+    """Add an option for each field of a class of ``deeper_layers.settings``, or for ``names``."""
+    for one in fields(settings):
+        if names and one.name not in names:
+            continue
+        how = {"type": one.metadata["kind"], "default": one.default}
+        if one.metadata["kind"] is bool:
+            how = {"action": "store_true"}
+        elif isinstance(one.default, tuple):
+            how |= {"nargs": "+", "default": list(one.default)}
+        if "choices" in one.metadata:
+            how["choices"] = one.metadata["choices"]
+        p.add_argument("--" + one.name.replace("_", "-"), help=one.metadata["help"], **how)
 
 
 # What transformers, peft and accelerate import only because it is installed, which takes longer than most of
