@@ -47,12 +47,12 @@ def main(place: Path) -> None:
                 "two threads / one thread, seconds of healing",
                 ratio(two, one),
                 1.5,
-                "the threads wait for each other more than they gain: the study's jobs on small models have one",
+                "the threads wait for each other more than they gain: jobs on small models should have one",
             ),
             figure("two spinning threads / one thread", ratio(spinning, one)),
         ],
-        f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, NF4; LoRA of "
-        f"rank 16, {STEPS} steps of {BATCH} packed rows of {LENGTH} tokens; seconds of training.",
+        f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, NF4; LoRA "
+        f"of rank 16, {STEPS} steps of {BATCH} packed rows of {LENGTH} tokens; seconds of training.",
     )
 
 

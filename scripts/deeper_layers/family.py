@@ -122,6 +122,9 @@ class Family:
         self.layers_run += self.tree.calls if self.tree else self.layers_of_cuts
         self.layers_separate += self.layers_of_cuts
 
+    def _make_tree(self) -> Tree:
+        return Tree(self.model)
+
     def _exact_tree(self) -> Tree | None:
         """The tree, if it gives the same numbers as each cut by itself on two short sequences. All their
         places are scored: then both ways compute products of the same shapes, which are equal in bf16 too."""
@@ -131,7 +134,7 @@ class Family:
         self.tree = None
         separate = {block: p for block, p, _ in self._scores(batch)}
         try:
-            self.tree = Tree(self.model)
+            self.tree = self._make_tree()
             together = {block: p for block, p, _ in self._scores(batch)}
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             log.warning("%s: its layers cannot be called apart (%s)", type(self.model).__name__, error)

@@ -1,0 +1,34 @@
+"""Check that this machine computes what a study needs (NF4, tree of cuts, packing, resume): run it first."""
+
+import tempfile
+from pathlib import Path
+
+from deeper_layers import program
+from deeper_layers.errors import UserError
+
+
+def main(arguments) -> None:
+    from deeper_layers.self_check import findings
+
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        for finding in findings(Path(folder), arguments.precisions, arguments.packing):
+            program.tell(str(finding))
+            wrong += [finding.what] if not finding.holds else []
+    if wrong:
+        raise UserError(f"on this machine a study would not be right: {', '.join(wrong)}")
+    program.tell("everything that was checked holds on this machine")
+
+
+if __name__ == "__main__":
+    p = program.parser(__doc__)
+    program.compute_options(p)
+    p.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["fp32", "bf16", "nf4"],
+        default=["fp32", "bf16", "nf4"],
+        help="to check",
+    )
+    p.add_argument("--packing", action="store_true", help="check packed documents too")
+    program.run(main, p)
