@@ -23,6 +23,7 @@ include: "rules/speed.smk"
 include: "rules/table.smk"
 include: "rules/figures.smk"
 include: "rules/plan.smk"
+include: "rules/check.smk"
 include: "rules/summary.smk"
 include: "rules/export.smk"
 

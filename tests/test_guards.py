@@ -6,18 +6,17 @@ Tiny random models are no test of them: what one layer does hardly shows in thei
 from __future__ import annotations
 
 import importlib.util
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from torch.nn import functional
+from wrong import WRONG_TREES, wrong_tree
 
 from deeper_layers import family, models
 from deeper_layers.blocks import FULL, Block
 from deeper_layers.errors import UserError
-from deeper_layers.family import Family, Tree
+from deeper_layers.family import Family
 from deeper_layers.heal import check_packing
 from deeper_layers.models import load_model
 from deeper_layers.pretrain import Recipe, pretrain
@@ -67,57 +66,6 @@ def load(folder: Path, precision: str, monkeypatch):
 
 
 # The tree of cuts
-
-
-def without_attention(layers, i, call, hidden):
-    if i != len(layers) // 2:
-        return call(i, hidden)
-    return hidden + layers[i].mlp(layers[i].post_attention_layernorm(hidden))
-
-
-def swapped(layers, i, call, hidden):
-    middle = len(layers) // 2
-    return call({middle: middle - 1, middle - 1: middle}.get(i, i), hidden)
-
-
-def too_large(layers, i, call, hidden):
-    return call(i, hidden) * (1.1 if i == 1 else 1)
-
-
-def with_noise(layers, i, call, hidden):
-    hidden = call(i, hidden)
-    return hidden + 0.1 * hidden.std() * torch.randn_like(hidden) if i == 1 else hidden
-
-
-def seeing_the_future(layers, i, call, hidden):
-    right = functional.scaled_dot_product_attention
-    if i == len(layers) // 2:
-        functional.scaled_dot_product_attention = lambda *args, **named: right(
-            *args, **named | {"is_causal": False}
-        )
-    try:
-        return call(i, hidden)
-    finally:
-        functional.scaled_dot_product_attention = right
-
-
-WRONG_TREES = [without_attention, swapped, too_large, with_noise, seeing_the_future]
-
-
-@contextmanager
-def wrong_tree(kind):
-    """Within the context a Tree runs its layers as ``kind`` does."""
-    right = Tree._start
-
-    def start(self, ids):
-        before, call = right(self, ids)
-        return before, lambda i, hidden: kind(self.layers, i, call, hidden)
-
-    Tree._start = start
-    try:
-        yield
-    finally:
-        Tree._start = right
 
 
 def check_trees(model) -> None:

@@ -1,14 +1,12 @@
 """NF4 against its reference in plain torch: with the kernels of this machine, and with wrong ones put in."""
 
-import warnings
-from contextlib import contextmanager
-
 import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from wrong import kernel, last_columns_missing, scales_of_the_next_block
 
 from deeper_layers import nf4, provenance
 from deeper_layers.errors import UserError
@@ -31,28 +29,6 @@ def linear(width: int, rows: int = 80, dtype=torch.float32, double: bool = True)
     layer = bnb.nn.Linear4bit(width, rows, compute_dtype=dtype, quant_type="nf4", compress_statistics=double)
     layer.weight.data = torch.randn(rows, width)  # blocks with scales of their own
     return layer.to(dtype).to("cpu")
-
-
-@contextmanager
-def kernel(operator: str, function):
-    """Within the context ``function`` is the CPU kernel of an operator of bitsandbytes."""
-    library = torch.library.Library("bitsandbytes", "IMPL")
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):
-        library.impl(operator, function, "CPU", allow_override=True)
-    try:
-        yield
-    finally:
-        library._destroy()
-
-
-def scales_of_the_next_block(packed, absmax, blocksize, quant_type, shape, dtype):
-    return nf4.dequantise(packed, absmax.roll(1), blocksize, quant_type, shape, dtype)
-
-
-def last_columns_missing(packed, absmax, blocksize, quant_type, shape, dtype):
-    values = nf4.dequantise(packed, absmax, blocksize, quant_type, shape, dtype)
-    values[..., shape[-1] // 64 * 64 - 1 :] = 0
-    return values
 
 
 def test_the_reference_is_the_definition():

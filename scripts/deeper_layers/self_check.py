@@ -1,5 +1,6 @@
 """Does this machine compute what a study needs? NF4, the tree of cuts, packing and resuming, each on a small
-model made for it, in the precisions of the study; and each guard is shown a wrong input that it must refuse."""
+model made for it, in the precisions of the study. Each guard is also shown a wrong input that it must refuse.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +156,7 @@ def _resume(model: Path, folder: Path, precision: str, packing: bool) -> tuple[b
     """Heal twice, the second time ended by SIGTERM and started again."""
     rng = np.random.default_rng(0)
     write_tokens(folder / "text", [rng.integers(3, VOCABULARY, 24) for _ in range(200)])
-    shape = {"rank": 4, "warmup": 2, "steps": 30, "batch": 4, "length": 32, "learning_rate": 1e-3}
+    shape = {"rank": 4, "warmup": 2, "steps": 20, "batch": 4, "length": 32, "learning_rate": 1e-3}
     recipe = Recipe(**shape, precision=precision, packing=packing)
 
     def run(name: str, **how) -> Path:

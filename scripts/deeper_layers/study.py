@@ -355,6 +355,14 @@ class Study:
         settings = _without(settings, "text") | {"suite": suite, "include": include} | self.trust(model)
         return options(settings)
 
+    def check_options(self) -> str:
+        """What the machine is checked for: the precisions that the study computes in, and packing."""
+        recipes = [self.recipe(recipe, model) for recipe in self.recipes for model in self.models]
+        suites = [self.config["suites"][suite] for suite in self.suites]
+        settings = [self.config["distances"], *recipes, *(suite.get("loss", suite) for suite in suites)]
+        packing = any(recipe["packing"] for recipe in recipes)
+        return options({"precisions": sorted({s["precision"] for s in settings}), "packing": packing})
+
     def speed_options(self, model: str) -> str:
         return options(self.config["speed"] | self.trust(model))
 

@@ -1,0 +1,19 @@
+# Does this machine compute what the study needs? `snakemake check` takes a minute; run it first.
+
+
+rule check:
+    # No output: what holds may change with each driver and each library.
+    log:
+        f"{OUT}/logs/check.log",
+    conda:
+        "../envs/models.yaml"
+    resources:
+        gpu=max(map(study.gpus, study.models)),
+        mem_mb=8000,
+        runtime=15,
+    params:
+        options=study.check_options(),
+    message:
+        "Checking what this machine computes"
+    shell:
+        'python "$SCRIPTS/check.py" {params.options} --threads {threads} --gpus {resources.gpu} --log {log:q}'

@@ -1,0 +1,82 @@
+"""snakemake check: what holds is said to hold, and each fault that is put in is found."""
+
+import pytest
+import transformers
+from conftest import full_config
+from small_study import prepare, run
+from wrong import kernel, scales_of_the_next_block, swapped, wrong_tree
+
+from deeper_layers import nf4, self_check
+from deeper_layers.heal import Trainer
+from deeper_layers.self_check import findings
+from deeper_layers.study import Study
+
+
+def fault(folder, what: str, precision: str = "fp32") -> str:
+    """What is said of ``what``, which is found wrong; later checks are not run."""
+    found = next(f for f in findings(folder, [precision], packing=True) if f.what == what)
+    assert not found.holds
+    return found.says
+
+
+@pytest.fixture(autouse=True)
+def the_kernel_of_the_library():
+    yield
+    while nf4._replacement:
+        nf4._replacement.pop()._destroy()
+
+
+def test_all_holds_on_this_machine(tmp_path):
+    found = list(findings(tmp_path, ["fp32", "bf16", "nf4"], packing=True))
+    assert [f.what for f in found if not f.holds] == []
+    assert [f.what for f in found] == [
+        "device",
+        "NF4",
+        *(f"tree of cuts, {p}" for p in ("fp32", "bf16", "nf4")),
+        *(f"packing, {p}" for p in ("fp32", "bf16", "nf4")),
+        "resume of a killed healing, nf4",
+    ]
+    assert "the same bytes" in found[-1].says
+
+
+def test_wrong_nf4_is_found(tmp_path):
+    with kernel("dequantize_4bit", scales_of_the_next_block):  # replaced, and so right
+        found = next(f for f in findings(tmp_path / "a", ["nf4"], False) if f.what == "NF4")
+        assert found.holds and "plain torch takes its place" in found.says
+    with kernel("quantize_4bit", lambda *_: 1 / 0):
+        assert fault(tmp_path / "b", "NF4", "nf4") == "division by zero"
+
+
+def test_a_wrong_tree_is_found(tmp_path):
+    with wrong_tree(swapped):
+        assert "shared layers give other numbers" in fault(tmp_path, "tree of cuts, fp32")
+
+
+def test_a_tree_check_that_accepts_everything_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("deeper_layers.family._agree", lambda *_: True)
+    assert fault(tmp_path, "tree of cuts, fp32") == "a tree with two layers swapped was not refused"
+
+
+def test_packed_documents_that_see_each_other_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers.masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+    assert "lets packed documents see each other" in fault(tmp_path, "packing, fp32")
+
+
+def test_a_packing_check_that_accepts_everything_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(self_check, "check_packing", lambda model: None)
+    assert fault(tmp_path, "packing, fp32") == "a model that mixes packed documents was not refused"
+
+
+def test_a_resume_that_forgets_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "_load_optimizer_and_scheduler", lambda *_: None)
+    assert "the loss differs by" in fault(tmp_path, "resume of a killed healing, fp32")
+
+
+def test_the_study_says_what_is_checked():
+    assert Study(full_config()).check_options() == "--packing --precisions fp32 nf4"
+
+
+@pytest.mark.slow
+def test_snakemake_check(tmp_path):
+    said = run(prepare(tmp_path), "--cores", "1", "check")
+    assert "everything that was checked holds on this machine" in said

@@ -1,0 +1,85 @@
+"""Faults to put in: wrong kernels of bitsandbytes, and trees that do not run the layers as the model does."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional
+
+from deeper_layers import nf4
+from deeper_layers.family import Tree
+
+
+@contextmanager
+def kernel(operator: str, function):
+    """Within the context ``function`` is the CPU kernel of an operator of bitsandbytes."""
+    library = torch.library.Library("bitsandbytes", "IMPL")
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):
+        library.impl(operator, function, "CPU", allow_override=True)
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def scales_of_the_next_block(packed, absmax, blocksize, quant_type, shape, dtype):
+    return nf4.dequantise(packed, absmax.roll(1), blocksize, quant_type, shape, dtype)
+
+
+def last_columns_missing(packed, absmax, blocksize, quant_type, shape, dtype):
+    values = nf4.dequantise(packed, absmax, blocksize, quant_type, shape, dtype)
+    values[..., shape[-1] // 64 * 64 - 1 :] = 0
+    return values
+
+
+def without_attention(layers, i, call, hidden):
+    if i != len(layers) // 2:
+        return call(i, hidden)
+    return hidden + layers[i].mlp(layers[i].post_attention_layernorm(hidden))
+
+
+def swapped(layers, i, call, hidden):
+    middle = len(layers) // 2
+    return call({middle: middle - 1, middle - 1: middle}.get(i, i), hidden)
+
+
+def too_large(layers, i, call, hidden):
+    return call(i, hidden) * (1.1 if i == 1 else 1)
+
+
+def with_noise(layers, i, call, hidden):
+    hidden = call(i, hidden)
+    return hidden + 0.1 * hidden.std() * torch.randn_like(hidden) if i == 1 else hidden
+
+
+def seeing_the_future(layers, i, call, hidden):
+    right = functional.scaled_dot_product_attention
+    if i == len(layers) // 2:
+        functional.scaled_dot_product_attention = lambda *args, **named: right(
+            *args, **named | {"is_causal": False}
+        )
+    try:
+        return call(i, hidden)
+    finally:
+        functional.scaled_dot_product_attention = right
+
+
+WRONG_TREES = [without_attention, swapped, too_large, with_noise, seeing_the_future]
+
+
+@contextmanager
+def wrong_tree(kind):
+    """Within the context a Tree runs its layers as ``kind`` does."""
+    right = Tree._start
+
+    def start(self, ids):
+        before, call = right(self, ids)
+        return before, lambda i, hidden: kind(self.layers, i, call, hidden)
+
+    Tree._start = start
+    try:
+        yield
+    finally:
+        Tree._start = right
