@@ -22,10 +22,11 @@ SCRIPTS = str(HERE / "scripts")
 os.environ |= {"SCRIPTS": SCRIPTS}
 sys.path.insert(0, SCRIPTS)
 
-from deeper_layers import work
+from deeper_layers import terminal, work
 from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
+from deeper_layers.plan import jobs
 from deeper_layers.study import Study, check_schema, options
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
@@ -69,6 +70,20 @@ def show_summary():
     path = Path(OUT) / "summary.md"
     if workflow.is_main_process and path.exists() and path.stat().st_mtime > STARTED:
         logger.info(f"\n{path.read_text()}")
+
+
+def jobs_to_come(stats):
+    """What to say of jobs that Snakemake does not count yet, given its number of jobs by rule."""
+    if "blocks" not in stats:
+        return ""
+    return (
+        "More follow once the blocks are chosen: cutting, healing and evaluation"
+        + (f", in all at most {len(jobs(study)) + 1} jobs" if "all" in stats else "")
+        + f" (`{study_command('plan')}` says what they cost)."
+    )
+
+
+terminal.install(workflow, jobs_to_come)
 
 
 def names(known):

@@ -22,6 +22,9 @@ from .files import lock
 # Faults of the machine, not of a program: told in one line, as bad input is.
 MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
+# Set in the environment of jobs by the one who shows the log of a job that failed: it is then told once.
+LOGS_ARE_SHOWN = "DEEPER_LAYERS_LOGS_ARE_SHOWN"
+
 _held: list[IO] = []  # locks of this process
 _screen = sys.stderr  # where a person looks, even when the log takes stdout and stderr
 
@@ -126,8 +129,15 @@ def tell(text: str) -> None:
 
 
 def _fail(text: str) -> None:
-    with suppress(OSError):  # a log on a full disk cannot be written either
-        tell(f"error: {text}")
+    text = f"error: {text}"
+    try:
+        if _screen is not sys.stderr:
+            print(text, flush=True)
+        if _screen is sys.stderr or LOGS_ARE_SHOWN not in os.environ:
+            print(text, file=_screen, flush=True)
+    except OSError:  # a log on a full disk cannot be written either
+        with suppress(OSError):
+            print(text, file=_screen, flush=True)
     sys.exit(1)
 
 
@@ -166,6 +176,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str = "sample", every: float = 10.0):
         self.what, self.total, self.unit, self.every = what, total, unit, every
         self.done, self.started, self._said = 0, time.monotonic(), time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first units were counted, and how many
         self.bar = None
         if _screen.isatty():
             from tqdm import tqdm
@@ -179,20 +190,28 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         elif not failed:
-            self._say(f"done in {_clock(time.monotonic() - self.started)}")
+            self._say(f"done in {clock(time.monotonic() - self.started)}")
 
     def update(self, step: int = 1, note: str = "") -> None:
-        """Count ``step`` more units; ``note`` is a short extra, such as the loss."""
+        """Count ``step`` more units; ``note`` is a short extra, such as the loss.
+
+        The time left follows from the pace since the first call: what came before it (loading, scoring all
+        blocks for the first one) or was done by an earlier run says nothing of the rest.
+        """
         self.done += step
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(step)
             return
         now = time.monotonic()
-        if now - self._said >= self.every and self.done < self.total:
+        if self._first is None:
+            self._first = now, self.done
+            return
+        since, before = self._first
+        if now - self._said >= self.every and before < self.done < self.total:
             self._said = now
-            left = (now - self.started) / max(self.done, 1) * (self.total - self.done)
-            self._say(f"{100 * self.done / self.total:.0f} %, {_clock(left)} left" + (note and f", {note}"))
+            left = (now - since) / (self.done - before) * (self.total - self.done)
+            self._say(f"{100 * self.done / self.total:.0f} %, {clock(left)} left" + (note and f", {note}"))
 
     def _say(self, text: str) -> None:
         tell(f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}")
@@ -206,7 +225,7 @@ def track(items: Iterable, what: str, total: int | None = None, unit: str = "sam
             progress.update()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
