@@ -26,7 +26,7 @@ from deeper_layers import terminal, work
 from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
-from deeper_layers.plan import jobs
+from deeper_layers.plan import jobs as planned_jobs
 from deeper_layers.study import Study, check_schema, options
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
@@ -78,12 +78,13 @@ def jobs_to_come(stats):
         return ""
     return (
         "More follow once the blocks are chosen: cutting, healing and evaluation"
-        + (f", in all at most {len(jobs(study)) + 1} jobs" if "all" in stats else "")
+        + (f", in all at most {len(planned_jobs(study)) + 1} jobs" if "all" in stats else "")
         + f" (`{study_command('plan')}` says what they cost)."
     )
 
 
-terminal.install(workflow, jobs_to_come)
+if Path(workflow.basedir).resolve() == HERE.resolve():  # not where it is a module
+    terminal.install(workflow, jobs_to_come)
 
 
 def names(known):

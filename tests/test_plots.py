@@ -235,15 +235,15 @@ def test_recipes_have_a_curve_each(table, levels):
         np.testing.assert_allclose(curve, points(rows, "knowledge"))
 
 
-def test_retained_is_the_way_from_chance_to_the_unpruned_model(table, levels):
+def test_retained_is_the_way_from_chance_or_from_twice_the_loss_to_the_unpruned_model(table, levels):
     figure = figures.retained(table, levels, models=[["a"]])
     rows = select(table, model="a", strategy="similarity", treatment="pruned")
     knowledge, loss = lines(figure.axes[0], linestyle=":")  # guess is not better than chance: left out
     np.testing.assert_allclose(knowledge[:, 1], 100 * (rows.knowledge - 0.25) / (0.85 - 0.25))
-    np.testing.assert_allclose(loss[:, 1], 100 * (5 - rows.loss) / (5 - 1))
+    np.testing.assert_allclose(loss[:, 1], 100 * (2 - rows.loss))
     assert knowledge[0, 1] == pytest.approx(100) and loss[0, 1] == pytest.approx(100)
     band = figure.axes[0].collections[1].get_paths()[0].get_extents()
-    assert band.y1 == pytest.approx(loss[:, 1].max() + 100 * 0.1 / 4)
+    assert band.y1 == pytest.approx(loss[:, 1].max() + 100 * 0.1)
 
 
 def test_published_lays_ours_on_the_papers(table, levels):

@@ -52,16 +52,42 @@ def test_a_cut_keeps_what_is_far_enough_from_chance(table):
     some = rows[(rows.strategy == "similarity") & (rows.treatment == "healed")].set_index("n")
     assert some["retained_knowledge"].tolist() == pytest.approx([1, 0.575 / 0.6, 0.58 / 0.6, 0.3 / 0.6])
     assert some["retained_loss"].tolist() == pytest.approx([0.99, 0.96, 0.5, 0])
+    assert some["worst"].tolist() == pytest.approx([0.99, 0.575 / 0.6, 0.5, 0])
     assert some["keeps_knowledge"].tolist() == [True, True, True, False]
     assert some["keeps_loss"].tolist() == [True, True, False, False]
     assert "keeps_coin" not in rows and "keeps_normalised_loss" not in rows  # not learned; the loss again
 
 
+@pytest.mark.parametrize("unpruned, learned", [(4.96, True), (4.98, False), (5.2, False)])
+def test_what_has_nothing_to_lose_keeps_nothing(table, unpruned, learned):
+    """Hardly better than chance (5): what is left of a loss is counted from there. Else: nothing."""
+    table.loc[table.n == 0, "loss"], table.loc[table.n > 0, "loss"] = unpruned, 5.01
+    assert ("loss" in judged_as_learned(table)) == learned
+    if learned:
+        rows = kept(table, LEVELS, "a", 0.05)
+        assert (
+            rows["retained_loss"].tolist() == pytest.approx([-0.25] * len(rows)) and not rows.keeps_loss.any()
+        )
+    else:
+        assert f"Left out: loss ({unpruned:.3f} ± 0.010: no better than chance, 5.000)" in said(table)
+
+
+def judged_as_learned(table):
+    return [
+        name.removeprefix("keeps_") for name in kept(table, LEVELS, "a", 0.05) if name.startswith("keeps_")
+    ]
+
+
+def said(table, **more):
+    return summary(table, LEVELS, 0.05, "snakemake export", **{"made": {}, **more})
+
+
 def test_the_most_layers_of_each_metric_and_of_all(table):
     rows = kept(table, LEVELS, "a", 0.05)
     healed, pruned = rows[rows.treatment == "healed"], rows[rows.treatment == "pruned"]
-    assert largest(healed, "knowledge")[["n", "strategy"]].tolist() == [3, "similarity"]
-    assert largest(pruned, "knowledge")["n"] == 1 and largest(pruned, "loss")["n"] == 2
+    assert largest(healed, "retained_knowledge", 0.95)[["n", "strategy"]].tolist() == [3, "similarity"]
+    assert largest(pruned, "retained_knowledge", 0.95)["n"] == 1
+    assert largest(pruned, "retained_loss", 0.95)["n"] == 2 and largest(pruned, "worst", 0.995) is None
     row = best(healed, ["knowledge", "loss"])
     assert (row["block"], row["strategy"]) == ("drop_5-6", "similarity")
     assert best(kept(table, LEVELS, "a", 0)[lambda r: r.treatment == "pruned"], ["loss"]) is None
@@ -71,7 +97,14 @@ def test_the_summary_says_it(table):
     text = summary(table, LEVELS, 0.05, "snakemake export --configfile mine.yaml", {"a": "Measured here."})
     healed, pruned = text.split("### healed")[1], text.split("### healed")[0]
     assert "## a: 8 layers, 1.00 M parameters" in text and "Measured here." in text
-    assert "| knowledge | 0.800 ± 0.010 | 3 | 5 to 7 | similarity | 0.780 ± 0.010 | 97 % |" in healed
+    assert "Left out: coin (0.500 ± 0.010: no better than chance, 0.500)." in text
+    assert "| layers removed | drop | chosen by | knowledge | loss |" in healed
+    assert "| 3 | 5 to 7 | similarity | 97 % | 50 % |" in healed
+    assert "| 4 | 5 to 8 | similarity | 0 % | 0 % |" in pruned  # worse than nothing is nothing
+    assert "can go if this may be lost | unpruned | 1 % | 5 % | 10 % | 20 % |" in healed
+    assert "| knowledge | 0.800 ± 0.010 | 1 | 3 | 3 | 3 |" in healed
+    assert "| loss | 1.000 ± 0.010 | 1 | 2 | 2 | 2 |" in healed
+    assert "| all of them |  | 1 | 2 | 2 | 2 |" in healed and "| all of them |  | 0 | 1 | 1 | 2 |" in pruned
     assert "Without layers 5 to 6 the model keeps knowledge and loss." in healed
     assert "It saves 25 % of the layers, 20 % of the parameters and 20 % of the bytes on disk." in healed
     assert "snakemake export --configfile mine.yaml --config 'export=[a/healed/drop_5-6]'" in healed
@@ -79,9 +112,35 @@ def test_the_summary_says_it(table):
     fast = table.assign(
         prefill=1000 + 500 * table.n, decode=10 + 5 * table.n, memory_bytes=5e6 - 5e5 * table.n
     )
-    text = summary(fast, LEVELS, 0.05, "", {}).split("### healed")[1]
+    text = said(fast).split("### healed")[1]
     assert "20 % of the bytes on disk and 20 % of the memory." in text
     assert "It is 2.00 times as fast in reading a prompt and 2.00 times as fast in writing." in text
+
+
+def test_a_cut_that_loses_something_stands_beside_one_that_keeps_all(table):
+    """Healed, no cut keeps the loss, and four layers keep knowledge: un-healed, one layer keeps both."""
+    healed = table.treatment == "healed"
+    table.loc[healed & (table.n > 0), ["loss", "knowledge"]] = [1.7, 0.8]
+    text = said(table).split("### healed")[1]
+    assert (
+        "Without layers 5 to 8 the model keeps knowledge and **loses** loss, of which 30 % is left." in text
+    )
+    assert "What keeps all of them: without layer 5, un-healed." in text
+    table.loc[~healed & (table.n > 0), "loss"] = 1.5
+    assert "No cut of this model, healed or not, keeps all of them." in said(table).split("### healed")[1]
+
+
+def test_where_no_cut_keeps_anything_the_nearest_is_named(table):
+    table.loc[table.n > 0, ["knowledge", "loss"]] = [0.7, 1.4]
+    table.loc[(table.n == 2) & (table.strategy == "deepest"), "loss"] = 1.1
+    text = said(table).split("### healed")[1]
+    nearest = "Without layers 5 to 6, the nearest, it retains 83 % of knowledge and 90 % of loss."
+    assert f"No cut keeps any of them. {nearest}" in text and "export" not in text
+
+
+def test_what_has_no_chance_level_is_named(table):
+    table["perplexity"], table["perplexity_stderr"] = 20.0, 1.0
+    assert "perplexity (20.000 ± 1.000: its chance is not known)" in said(table)
 
 
 def test_a_model_that_knows_nothing_has_nothing_to_keep(table):

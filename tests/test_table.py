@@ -323,6 +323,10 @@ def test_the_program_writes_three_tables_that_say_the_same(results, tmp_path):
     lines = [line.strip("| ").split(" | ") for line in out[1].read_text().splitlines()]
     heads, cells = lines[0], lines[2:]
     assert heads[:7] == ["model", "strategy", "n", "block", "treatment", "layers", "removed"]
+    # The uncut model once for each treatment, though every strategy has it; the loss first.
+    uncut = [cell[:5] for cell in cells if cell[2] == "0"]
+    assert uncut == [["tiny", "", "0", "full", "unpruned"]]
+    assert heads[7:9] == ["loss", "normalised loss"] and len(cells) == 9
     fourth = dict(zip(heads, cells[3], strict=True))
     assert (
         fourth["removed"] == "50 %"
@@ -334,7 +338,7 @@ def test_the_program_writes_three_tables_that_say_the_same(results, tmp_path):
     page = Cells(out[2].read_text())
     assert page.rows == [heads, *cells]
     assert [float(value) for value in page.values[4][5:]] == pytest.approx(
-        [2, 0.5, 0.5, 0.0, 3.0, 0.6, 970, 3880, 0.2]
+        [2, 0.5, 3.0, 0.6, 0.5, 0.0, 970, 3880, 0.2]
     )
     assert page.loads == []
     assert list(csv.DictReader(io.StringIO(page.csv))) == rows

@@ -23,7 +23,7 @@ from . import plots
 from .blocks import Block
 from .errors import UserError
 from .plots import FRACTION, GREY, INK, label, look
-from .table import PRUNED, chance, learned, unpruned
+from .table import PRUNED, chance, is_loss, learned, unpruned
 from .table import metrics as all_metrics
 from .table import retained as retained_part
 
@@ -297,7 +297,8 @@ def retained(
     strategy: str | None = None,
     recipe: str | None = None,
 ) -> Figure:
-    """What is left of each metric: 100 % is the unpruned model, 0 % is chance. A row of panels a model.
+    """What is left of each metric: 100 % is the unpruned model; 0 % is chance, or twice the loss. A row of
+    panels a model.
 
     Left out, unless asked for, is what the unpruned model does not do better than chance (3 standard
     errors) and what has no chance level.
@@ -310,7 +311,8 @@ def retained(
         for ax, treatment in zip(row, treatments, strict=True):
             for metric in shown[model]:
                 rows = _variant(table, model, strategy, treatment)
-                rows = retained_part(rows, metric, unpruned(table, model), _known(levels, model, metric))
+                full, level = unpruned(table, model), _known(levels, model, metric)
+                rows = retained_part(rows, metric, full, level, is_loss(table, metric))
                 rows = rows.assign(**{name: 100 * rows[name] for name in (metric, f"{metric}_stderr")})
                 plots.curve(ax, rows, metric, **plots.metric_look(table, metric, treatment))
             for level, height in {"unpruned": 100, "chance": 0}.items():
@@ -322,7 +324,8 @@ def retained(
     known = [metric for metric in _metrics(table) if any(metric in each for each in shown.values())]
     looks = {metric: plots.metric_look(table, metric, treatments[-1]) for metric in known}
     handles = [plots.handle(label(m).split(" (")[0], **looks[m]) for m in known]  # per cent, not nats
-    plots.key(fig, [*handles, *plots.usual_handles(table, treatments, ["unpruned", "chance"])])
+    handles += plots.usual_handles(table, treatments, ["unpruned"])
+    plots.key(fig, [*handles, plots.handle("nothing left", **plots.LEVEL_LOOKS["chance"])])
     return fig
 
 
@@ -511,7 +514,7 @@ def pareto(
     fig, axes = plots.panels(len(metrics), 2, plots.row(metrics), sharex="col", sharey="row")
     colour = plots.model_colour(table, model)
     for line, metric in zip(axes, metrics, strict=True):
-        sign = -1 if _known(levels, model, metric) > full[metric] else 1
+        sign = -1 if is_loss(table, metric) else 1
         line[0].set_ylabel(label(metric))
         for ax, x in zip(line, better, strict=True):
             for treatment in treatments:

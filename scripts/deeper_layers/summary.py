@@ -8,33 +8,31 @@ import pandas as pd
 
 from .blocks import Block
 from .sizes import scaled
-from .table import PRUNED, chance, learned, retained, unpruned
+from .table import PRUNED, chance, is_loss, judged, learned, retained, unpruned
+
+LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
 
 
 def kept(table: pd.DataFrame, levels: pd.DataFrame, model: str, tolerance: float) -> pd.DataFrame:
-    """The cuts of a model, with a column ``retained_METRIC`` and ``keeps_METRIC`` for each metric that the
-    unpruned model does better than chance.
+    """The cuts of a model, with a column ``retained_METRIC`` (see table.retained) and ``keeps_METRIC`` for
+    each metric that the unpruned model does better than chance, and ``worst``, the least retained of any.
 
-    Retained of a score is the part of the way from chance to the unpruned model that is left; of a loss, 1
-    less the part by which it has grown (chance is so far off that a useless model would retain most). A cut
-    keeps a metric if that is at least 1 - ``tolerance``. Measured values are compared; their standard errors
-    play no part.
+    A cut keeps a metric if at least 1 - ``tolerance`` is retained. Measured values are compared; their
+    standard errors play no part.
     """
     full = unpruned(table, model)
     rows = table[(table["model"] == model) & (table["n"] > 0)]
-    for metric in learned(table, levels, model):
-        level = chance(levels, model, metric)
-        if level > full[metric]:
-            part = 2 - rows[metric] / full[metric]
-        else:
-            part = retained(rows, metric, full, level)[metric]
+    names = learned(table, levels, model)
+    for metric in names:
+        level, loss = chance(levels, model, metric), is_loss(table, metric)
+        part = retained(rows, metric, full, level, loss)[metric]
         rows = rows.assign(**{f"retained_{metric}": part, f"keeps_{metric}": part >= 1 - tolerance})
-    return rows
+    return rows.assign(worst=rows[[f"retained_{metric}" for metric in names]].min(axis=1)) if names else rows
 
 
-def largest(rows: pd.DataFrame, metric: str) -> pd.Series | None:
-    """The cut of most layers that keeps a metric; of several, the first in the table."""
-    rows = rows[rows[f"keeps_{metric}"]]
+def largest(rows: pd.DataFrame, column: str, least: float) -> pd.Series | None:
+    """The cut of most layers with at least so much in a column; of several, the first in the table."""
+    rows = rows[rows[column] >= least]
     return None if rows.empty else rows.loc[rows["n"].idxmax()]
 
 
@@ -48,58 +46,81 @@ def best(rows: pd.DataFrame, metrics: list[str]) -> pd.Series | None:
 def summary(
     table: pd.DataFrame, levels: pd.DataFrame, tolerance: float, command: str, made: Mapping[str, str]
 ) -> str:
-    """Markdown: for each model and treatment the largest n that keeps each metric, and what the best cut
-    saves. ``command`` is what exports a checkpoint of the study (it gets ``--config``), ``made`` says of
-    each model what it was measured with."""
+    """Markdown: for each model and treatment what the best cut of each n retains, how many layers can go for
+    so much loss of quality, and what the best cut saves. ``command`` is what exports a checkpoint of the
+    study (it gets ``--config``), ``made`` says of each model what it was measured with."""
     lines = [
         "# What can be removed",
         "",
-        f"A cut keeps a score if it is at least {100 * (1 - tolerance):g} % as far above chance as the",
-        f"unpruned model, and a loss if that has grown by at most {100 * tolerance:g} %, as measured. All",
-        "strategies compete. What the unpruned model does not do better than chance (3 standard errors) is",
-        "left out.",
+        "In per cent of the unpruned model: 0 % of a score is chance, 0 % of a loss is twice the unpruned",
+        "one, or chance if that is nearer. All strategies compete; of each n the cut is shown whose worst",
+        f"measure retains most. What retains at least {100 * (1 - tolerance):g} % is kept, as measured.",
     ]
     for model in table["model"].unique():
         full, rows = unpruned(table, model), kept(table, levels, model, tolerance)
         lines += ["", f"## {model}: {full['n_layers']} layers, {_size(full['parameters'])} parameters", ""]
         lines += [made[model]] if model in made else []
-        metrics = [name.removeprefix("keeps_") for name in rows if name.startswith("keeps_")]
+        why = judged(table, levels, model)
+        out = [f"{metric} ({_value(full, metric)}: {reason})" for metric, reason in why.items() if reason]
+        lines += ["", f"Left out: {_words(out)}."] if out else []
+        metrics = [metric for metric, reason in why.items() if reason is None]
         if not metrics:
             lines += ["No metric is better than chance: nothing to keep."]
             continue
         for treatment in rows["treatment"].unique():
             some = rows[rows["treatment"] == treatment]
-            lines += ["", f"### {'un-healed' if treatment == PRUNED else treatment}", ""]
-            lines += _table(some, metrics, full)
-            lines += ["", *_advice(some, metrics, full, command)]
+            lines += ["", f"### {_treatment(treatment)}", ""]
+            lines += [*_by_n(some, metrics), "", *_by_loss(some, metrics, full), ""]
+            lines += _advice(some, rows, metrics, full, command)
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> Iterator[str]:
-    yield "| metric | unpruned | most layers | drop | chosen by | value | retained |"
-    yield "|---|---:|---:|---|---|---:|---:|"
-    for metric in metrics:
-        row = largest(rows, metric)
-        before = _value(full, metric)
-        if row is None:
-            yield f"| {metric} | {before} | 0 | | | | |"
-            continue
-        part = f"{100 * row[f'retained_{metric}']:.0f} %"
-        cells = [metric, before, row["n"], _layers(row), row["strategy"], _value(row, metric), part]
-        yield f"| {' | '.join(map(str, cells))} |"
+def _by_n(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+    """What the best cut of each n retains."""
+    yield f"| layers removed | drop | chosen by | {' | '.join(metrics)} |"
+    yield f"|---:|---|---|{'---:|' * len(metrics)}"
+    for n, same in rows.groupby("n"):
+        row = same.loc[same["worst"].idxmax()] if same["worst"].notna().any() else same.iloc[0]
+        yield f"| {n} | {_layers(row)} | {row['strategy']} | {' | '.join(_parts(row, metrics))} |"
 
 
-def _advice(rows: pd.DataFrame, metrics: list[str], full: pd.Series, command: str) -> Iterator[str]:
-    """What the best cut keeps and saves, and how to have it."""
+def _by_loss(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> Iterator[str]:
+    """How many layers can go for so much loss of quality."""
+    allowed = " | ".join(f"{100 * loss:g} %" for loss in LOSSES)
+    yield f"| most layers that can go if this may be lost | unpruned | {allowed} |"
+    yield f"|---|---:|{'---:|' * len(LOSSES)}"
+    for metric in [*metrics, *(["worst"] if len(metrics) > 1 else [])]:
+        column = metric if metric == "worst" else f"retained_{metric}"
+        found = [largest(rows, column, 1 - loss) for loss in LOSSES]
+        counts = " | ".join("0" if row is None else str(row["n"]) for row in found)
+        name, value = ("all of them", "") if metric == "worst" else (metric, _value(full, metric))
+        yield f"| {name} | {value} | {counts} |"
+
+
+def _advice(
+    rows: pd.DataFrame, others: pd.DataFrame, metrics: list[str], full: pd.Series, command: str
+) -> Iterator[str]:
+    """What the best cut keeps, loses and saves, and how to have it; beside one that loses something, the cut
+    of any treatment (``others``) that keeps all; the nearest miss if nothing keeps anything."""
     row = best(rows, metrics)
     if row is None:
-        yield "No cut keeps any of them."
+        near = rows.loc[rows[[f"retained_{metric}" for metric in metrics]].max(axis=1).idxmax()]
+        parts = [f"{part} of {metric}" for metric, part in zip(metrics, _parts(near, metrics), strict=True)]
+        yield f"No cut keeps any of them. Without {_without(near)}, the nearest, it retains {_words(parts)}."
         return
     keeps = [metric for metric in metrics if row[f"keeps_{metric}"]]
     loses = [metric for metric in metrics if not row[f"keeps_{metric}"]]
-    yield f"Without layer{'s' if row['n'] > 1 else ''} {_layers(row)} the model keeps {_words(keeps)}" + (
-        f" and loses {_words(loses)}." if loses else "."
-    )
+    parts = [
+        f"{metric}, of which {part} is left" for metric, part in zip(loses, _parts(row, loses), strict=True)
+    ]
+    text = f"Without {_without(row)} the model keeps {_words(keeps)}"
+    yield f"{text} and **loses** {'; '.join(parts)}." if loses else f"{text}."
+    whole = others[others[[f"keeps_{metric}" for metric in metrics]].all(axis=1)]
+    if loses and not whole.empty:
+        other = whole.loc[whole["n"].idxmax()]
+        yield f"What keeps all of them: without {_without(other)}, {_treatment(other['treatment'])}."
+    elif loses:
+        yield "No cut of this model, healed or not, keeps all of them."
     saved = [f"{100 * row['fraction_removed']:.0f} % of the layers"]
     for name, what in (("parameters", "parameters"), ("bytes", "bytes on disk"), ("memory_bytes", "memory")):
         if name in row and pd.notna(row[name]):
@@ -121,6 +142,20 @@ FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
 def _layers(row: pd.Series) -> str:
     block = Block.parse(row["block"])
     return str(block.first) if block.n == 1 else f"{block.first} to {block.last}"
+
+
+def _without(row: pd.Series) -> str:
+    return f"layer{'s' if row['n'] > 1 else ''} {_layers(row)}"
+
+
+def _treatment(name: str) -> str:
+    return "un-healed" if name == PRUNED else name
+
+
+def _parts(row: pd.Series, metrics: list[str]) -> list[str]:
+    """What a cut retains of each metric, in per cent; what is worse than nothing is nothing."""
+    parts = [row[f"retained_{metric}"] for metric in metrics]
+    return ["" if pd.isna(part) else f"{100 * max(0, part):.0f} %" for part in parts]
 
 
 def _value(row: pd.Series, metric: str) -> str:

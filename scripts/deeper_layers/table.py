@@ -171,24 +171,50 @@ def chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
     return None if found.empty else found["value"].iloc[0]
 
 
+def is_loss(table: pd.DataFrame, metric: str) -> bool:
+    """Whether a metric is a held-out loss, which is better when smaller, or one divided by ln V."""
+    name = metric.removesuffix("normalised_loss").removesuffix("loss")
+    return f"{name}loss" in table and f"{name}normalised_loss" in table
+
+
 def learned(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
-    """The metrics whose unpruned score is more than 3 standard errors away from chance; the normalised loss
-    apart, which is the loss again."""
-    found, full = [], unpruned(table, model)
+    """The metrics that the unpruned model does better than chance, by more than 3 standard errors; the
+    normalised loss apart, which is the loss again."""
+    return [metric for metric, why in judged(table, levels, model).items() if why is None]
+
+
+def judged(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> dict[str, str | None]:
+    """Every metric but the normalised loss, with the reason why nothing can be said of what is left of it, or
+    None where that can be said (see ``learned``)."""
+    found, full = {}, unpruned(table, model)
     for metric in metrics(table):
         level = chance(levels, model, metric)
-        if level is None or metric.endswith("normalised_loss"):
+        if metric.endswith("normalised_loss"):
             continue
-        if abs(full[metric] - level) > 3 * full[f"{metric}_stderr"]:
-            found.append(metric)
+        if level is None:
+            found[metric] = "its chance is not known"
+            continue
+        above = level - full[metric] if is_loss(table, metric) else full[metric] - level
+        no_better = not above > 3 * full[f"{metric}_stderr"]
+        found[metric] = f"no better than chance, {level:.3f}" if no_better else None
     return found
 
 
-def retained(rows: pd.DataFrame, metric: str, full: pd.Series, level: float) -> pd.DataFrame:
-    """``rows`` with the metric and its standard error as the part of the way from chance (``level``) to the
-    unpruned model (``full``) that is left, both taken as exact."""
-    scale, stderr = 1 / (full[metric] - level), f"{metric}_stderr"
-    return rows.assign(**{metric: (rows[metric] - level) * scale, stderr: rows[stderr] * abs(scale)})
+def retained(
+    rows: pd.DataFrame, metric: str, full: pd.Series, level: float, loss: bool = False
+) -> pd.DataFrame:
+    """``rows`` with the metric and its standard error as the part that is left of what the unpruned model
+    (``full``) has, both taken as exact: 1 is the unpruned model.
+
+    Of a score, that is the part of the way from chance (``level``) to the unpruned model: 0 is chance. Of a
+    ``loss``, 1 less the part by which it has grown: 0 is twice the unpruned loss; or, where chance is nearer
+    than that, the part of the way from it. Chance is so far from a trained model that a useless one would
+    have most of the way left.
+    """
+    whole = -min(full[metric], level - full[metric]) if loss else full[metric] - level
+    stderr = f"{metric}_stderr"
+    left = 1 + (rows[metric] - full[metric]) / whole
+    return rows.assign(**{metric: left, stderr: rows[stderr] / abs(whole)})
 
 
 def read_speed(path: Path) -> dict[str, dict[str, float]]:
@@ -259,9 +285,12 @@ def to_html(table: pd.DataFrame) -> str:
 
 
 def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str | float]]]]:
-    """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error."""
+    """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error. The
+    uncut model, which a table has for each strategy, is there once, by its own name."""
+    if "n" in table and "treatment" in table:
+        table = _once(table)
     heads = {name: name for name in [*VARIANT, "layers"]} | {"fraction_removed": "removed"}
-    for name in metrics(table):
+    for name in sorted(metrics(table), key=lambda name: not is_loss(table, name)):
         shown = [name, f"{name}_published", f"{name}_difference"]
         heads |= {column: column.replace("_", " ") for column in shown if column in table}
     heads |= {"parameters": "parameters", "bytes": "size", "memory_bytes": "memory"}
@@ -269,6 +298,17 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str |
     heads = {name: head for name, head in heads.items() if name in table}
     rows = [[(_cell(row, name), row[name]) for name in heads] for row in table.to_dict("records")]
     return list(heads.values()), rows
+
+
+def _once(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which each treatment of the uncut model has one row, without a strategy."""
+    uncut = table["n"] == 0
+    table = table[~(uncut & table.duplicated(["model", "n", "treatment"]))]
+    uncut = table["n"] == 0
+    return table.assign(
+        strategy=table["strategy"].mask(uncut, ""),
+        treatment=table["treatment"].mask(uncut & (table["treatment"] == PRUNED), "unpruned"),
+    )
 
 
 def _cell(row: dict, name: str) -> str:
