@@ -78,7 +78,11 @@ def jobs_to_come(stats):
         return ""
     return (
         "More follow once the blocks are chosen: cutting, healing and evaluation"
-        + (f", in all at most {len(planned_jobs(study)) + 1} jobs" if "all" in stats else "")
+        + (
+            f", in all at most {len(planned_jobs(study)) + 1} jobs"
+            if "all" in stats
+            else ""
+        )
         + f" (`{study_command('plan')}` says what they cost)."
     )
 
