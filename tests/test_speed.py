@@ -1,5 +1,6 @@
 """Memory and speed of cuts: sizes against the models themselves, times and bytes against known amounts."""
 
+import math
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.files import read_json
 from deeper_layers.layers import removed
 from deeper_layers.models import load_model
-from deeper_layers.speed import Clock, Workload, generate, measure, most_allocated
+from deeper_layers.speed import Clock, Workload, footprint, generate, measure, most_allocated
 
 BLOCKS = [FULL, Block(1, 1), Block(1, 4)]
 WORKLOAD = Workload(batch=2, prompt=8, new=5)
@@ -101,3 +102,26 @@ def test_the_program_writes_a_table_and_how_it_was_made(full, tmp_path):
     assert rows["n"].tolist() == [0, 2] and (rows[["prefill", "decode"]] > 0).all(axis=None)
     made = read_json(tmp_path / "speed.json")
     assert made["prompt"] == 8 and made["precision"] == "fp32" and made["versions"]["torch"]
+
+
+def test_the_footprint_in_nf4_has_the_scales_too(full):
+    model = load_model(full, "nf4")
+    quantised = [p for p in model.parameters() if hasattr(p, "quant_state")]
+    # 8 bits for 64 weights, 32 bits for 256 of these; the codes and the mean are the same for all, or tiny.
+    scales = [math.prod(p.quant_state.shape) // 64 for p in quantised]
+    expected = sum(n + 4 * math.ceil(n / 256) for n in scales)
+    beyond = footprint(model) - model.get_memory_footprint()
+    assert expected <= beyond <= expected + len(quantised) * (4 + 4 * 16 + 4 * 256)
+    with removed(model, Block(1, 4)):
+        assert footprint(model) - model.get_memory_footprint() < beyond
+
+
+def test_generation_that_does_not_fit_is_one_line(full, monkeypatch):
+    model, manifest = load_model(full), read_json(full / "manifest.json")
+
+    def full_card(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(model, "forward", full_card)
+    with pytest.raises(UserError, match="2 x 13 tokens do not fit into memory beside the model"):
+        measure(model, manifest, [FULL], WORKLOAD, repeats=1, what="speed")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .files import replacing
 from .layers import decoder_layers
+from .memory import free_memory, is_out_of_memory
 from .program import Progress
 from .stream import Store, Stream
 
@@ -47,8 +48,9 @@ class AngularDistances:
         cosine = gram / (norms[:, :, None] * norms[:, None, :])
         # Rounding can push a cosine past 1, where arccos is NaN.
         distance = torch.arccos(cosine.clamp(-1.0, 1.0)) / torch.pi
-        self.total += distance.sum(0).cpu()
-        self.squares += distance.square().sum(0).cpu()
+        total, squares = distance.sum(0).cpu(), distance.square().sum(0).cpu()
+        self.total += total  # from here on nothing fails for want of memory: all of it counts, or nothing
+        self.squares += squares
         self.samples += len(states)
 
     @property
@@ -133,7 +135,7 @@ def angular_distances(
     """The distances of all (first, n) over ``documents`` (int64 [T] each), at the cost of one forward pass.
 
     The decoder runs without the language-model head. Rows are padded on the right and carry no mask:
-    under causal attention a final token does not see what follows it. When a batch does not fit the GPU,
+    under causal attention a final token does not see what follows it. When a batch does not fit in memory,
     it and all later ones are halved; UserError if not even one document fits.
     """
     layers = decoder_layers(model)
@@ -146,9 +148,11 @@ def angular_distances(
         ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch]))
         try:
             decoder(input_ids=ids, use_cache=False)
-        except torch.cuda.OutOfMemoryError:
+            sums.add(torch.stack(states))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return False
-        sums.add(torch.stack(states))
         return True
 
     batches = batches_by_length([len(d) for d in documents], batch_tokens)[::-1]
@@ -163,11 +167,11 @@ def angular_distances(
             longest, rows = len(documents[batches[-1][0]]), len(batches[-1])
             if rows == 1:
                 raise UserError(
-                    f"one document of {longest} tokens does not fit into GPU memory: measure the distances "
+                    f"one document of {longest} tokens does not fit into memory: measure the distances "
                     "with precision nf4, with less length, or on a card with more memory"
                 )
             states.clear()
-            torch.cuda.empty_cache()
+            free_memory()
             rest = [i for batch in reversed(batches) for i in batch]
             smaller = batches_by_length([len(documents[i]) for i in rest], longest * (rows // 2))
             batches = [[rest[i] for i in batch] for batch in reversed(smaller)]

@@ -27,6 +27,7 @@ from .apart import Apart
 from .blocks import Block
 from .errors import UserError
 from .layers import decoder_layers, removed
+from .memory import free_memory, is_out_of_memory
 from .program import Progress
 from .provenance import record
 from .stream import Store, Stream
@@ -44,7 +45,7 @@ class Family:
     """The cuts ``blocks`` of ``model``, scored together.
 
     ``batch`` is the number of sequences of a batch; None takes as many as make ``batch_tokens`` tokens,
-    padding counted. Either is halved when the GPU runs out of memory. With ``tree=False`` every cut is
+    padding counted. Either is halved when memory runs out. With ``tree=False`` every cut is
     run by itself.
     """
 
@@ -95,14 +96,16 @@ class Family:
             try:
                 batch = Batch.of(some, self.model.device)
                 return len(some), {block: batch.answers(*scores) for block, *scores in self._scores(batch)}
-            except torch.cuda.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(some) == 1:
                     raise UserError(
-                        f"one sequence of {len(some[0].ids)} tokens does not fit into GPU memory: "
+                        f"one sequence of {len(some[0].ids)} tokens does not fit into memory: "
                         "evaluate with precision nf4, or on a card with more memory"
                     ) from None
-            log.warning("out of GPU memory with %d sequences: half as many from here on", len(some))
-            torch.cuda.empty_cache()
+            log.warning("out of memory with %d sequences: half as many from here on", len(some))
+            free_memory()
             self.batch, self.batch_tokens = self.batch and len(some) // 2, self.batch_tokens // 2
 
     @torch.no_grad()

@@ -7,7 +7,6 @@ checkpoint and, on a CPU, ends with the same bytes as an uninterrupted one.
 from __future__ import annotations
 
 import csv
-import gc
 import inspect
 import json
 import math
@@ -24,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import (
     PreTrainedModel,
@@ -39,6 +37,7 @@ from transformers.utils import is_liger_kernel_available
 from .adapters import add_adapter, save_adapter
 from .errors import UserError
 from .files import read_json, replacing, sha256, write_json
+from .memory import free_memory, is_out_of_memory
 from .models import device, load_model
 from .program import Progress
 from .provenance import provenance, record
@@ -87,8 +86,8 @@ def heal(
                 checkpoint, rows, state, recipe, plan, save_every, str(out), trust_remote_code
             )
             break
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
             smaller = plan.smaller(recipe.batch, checkpointing)
             if smaller is None:
@@ -352,13 +351,6 @@ def check_packing(model: PreTrainedModel, length: int = 16) -> None:
     record(packing_check={"packed_over_joined": (packed / joined.clamp(min=1e-30)).item()})
     if not packed <= 0.25 * joined:
         raise fault
-
-
-def free_memory() -> None:
-    """Give back what a failed attempt held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def write_results(

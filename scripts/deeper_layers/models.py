@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from accelerate.utils.memory import should_reduce_batch_size
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from . import cards, devices
 from .checkpoint import split_name
 from .configs import layer_count
 from .errors import UserError
+from .memory import is_out_of_memory
 from .nf4 import check_nf4
 
 transformers.logging.disable_progress_bar()
@@ -87,8 +87,8 @@ def load_model(
             output_loading_info=True,
             **how,
         )
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"{folder} in {precision} does not fit in memory: take precision nf4 or a larger card"

@@ -21,6 +21,7 @@ from .blocks import Block
 from .configs import text_config
 from .errors import UserError
 from .layers import removed
+from .memory import is_out_of_memory
 from .program import Progress
 from .sizes import SPEEDS, size
 
@@ -55,6 +56,30 @@ def measure(
             f"speed: {workload.prompt} tokens of prompt and {workload.new} new ones are more than the "
             f"model's {longest}; ask for fewer"
         )
+    try:
+        memory, seconds = _measure(model, blocks, workload, repeats, what)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"speed: {workload.batch} x {workload.prompt + workload.new} tokens do not fit into memory "
+            "beside the model: ask for fewer, or for precision nf4"
+        ) from None
+    rows = []
+    tokens = workload.batch * np.array([workload.prompt, workload.new - 1])
+    for block in blocks:
+        row = {"block": str(block), "n": block.n, **size(manifest, block), "memory_bytes": memory[block]}
+        for speed, values in zip(SPEEDS, (tokens / seconds[block]).T, strict=True):
+            low, median, high = np.percentile(values, [25, 50, 75])
+            row |= {speed: median, f"{speed}_low": low, f"{speed}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _measure(
+    model: PreTrainedModel, blocks: Sequence[Block], workload: Workload, repeats: int, what: str
+) -> tuple[dict[Block, int], dict[Block, list[tuple[float, float]]]]:
+    """Most bytes, and (seconds of the prompt, of the rest) of each run, by block."""
     memory, seconds = {}, {block: [] for block in blocks}
     with Progress(what, total=len(blocks) * (1 + repeats), unit="run") as progress:
         for block in blocks:  # what a first run allocates and compiles is not timed
@@ -65,15 +90,7 @@ def measure(
                 with removed(model, block):
                     seconds[block].append(generate(model, workload))
                 progress.update()
-    rows = []
-    tokens = workload.batch * np.array([workload.prompt, workload.new - 1])
-    for block in blocks:
-        row = {"block": str(block), "n": block.n, **size(manifest, block), "memory_bytes": memory[block]}
-        for speed, values in zip(SPEEDS, (tokens / seconds[block]).T, strict=True):
-            low, median, high = np.percentile(values, [25, 50, 75])
-            row |= {speed: median, f"{speed}_low": low, f"{speed}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return memory, seconds
 
 
 class Clock(StoppingCriteria):
@@ -117,14 +134,28 @@ def peak_memory(model: PreTrainedModel, block: Block, workload: Workload) -> int
     activations. On a GPU as torch counts them, less the removed layers, which stay loaded for the other
     cuts; on a CPU its weights and the most that torch has allocated beyond them."""
     if model.device.type == "cuda":
-        full = model.get_memory_footprint()
+        full = footprint(model)
         torch.cuda.reset_peak_memory_stats()
         with removed(model, block):
             generate(model, workload)
-            gone = full - model.get_memory_footprint()
+            gone = full - footprint(model)
         return torch.cuda.max_memory_allocated() - gone
     with removed(model, block):
-        return model.get_memory_footprint() + most_allocated(lambda: generate(model, workload))
+        return footprint(model) + most_allocated(lambda: generate(model, workload))
+
+
+def footprint(model: PreTrainedModel) -> int:
+    """Bytes of parameters and buffers and, in NF4, of the scales beside them, which transformers leaves out:
+    3 % of the 4-bit weights."""
+    scales = {}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        while state is not None:
+            for tensor in (state.absmax, state.code, state.offset):
+                if tensor is not None:
+                    scales[tensor.data_ptr()] = tensor.nbytes
+            state = state.state2  # the scales of the scales
+    return model.get_memory_footprint() + sum(scales.values())
 
 
 def most_allocated(action: Callable[[], object]) -> int:

@@ -32,6 +32,7 @@ from .apart import Apart
 from .checkpoint import Checkpoint, layer_names, load_config
 from .configs import Decoder
 from .errors import UserError
+from .memory import free_memory, is_out_of_memory
 from .models import device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -93,17 +94,20 @@ class Stream(Apart):
 
     def layer(self, i: int, ids: Tensor) -> Callable[[Tensor], Tensor]:
         """Layer i, now in memory, as a function of hidden states [B, T, d] of the sequences ``ids`` [B, T].
-        Sequences that do not fit the GPU together go through it in parts."""
+        Sequences that do not fit in memory together go through it in parts."""
         others, named = self._last(self.arguments(ids, last=i))
 
         def run(states: Tensor) -> Tensor:
             try:
                 return self._hidden_of(i, self.layers[i](states, *others, **named))
-            except torch.cuda.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(ids) == 1:
                     raise UserError(
-                        f"one sequence of {ids.shape[1]} tokens does not fit into GPU memory: lower length"
+                        f"one sequence of {ids.shape[1]} tokens does not fit into memory: lower length"
                     ) from None
+            free_memory()
             half = len(ids) // 2
             return torch.cat(
                 [self.layer(i, ids[:half])(states[:half]), self.layer(i, ids[half:])(states[half:])]
