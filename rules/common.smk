@@ -223,6 +223,12 @@ def needs(work_of):
     }
 
 
+def healing_retries():
+    """One more for each day of the study's longest healing; None if the profile's own will do."""
+    days, settings = work.healing_days(study), workflow.execution_settings
+    return days - 1 + (settings.retries if settings else 0) if days > 1 else None
+
+
 # For what handles files and text, whatever the model.
 LIGHT = {
     "mem_mb": lambda wildcards, attempt: 4000 * attempt,

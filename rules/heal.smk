@@ -12,6 +12,7 @@ rule heal:
         summary=f"{OUT}/{{model}}/{{recipe}}/{{block}}/heal.json",
     log:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}.log",
+    retries: healing_retries()
     conda:
         "../envs/models.yaml"
     threads: lambda wildcards: healing_work(wildcards).threads

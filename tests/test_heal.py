@@ -318,6 +318,30 @@ def test_killed_and_resumed_equals_uninterrupted(study, stopped):
     assert not (study / "state/resumed").exists()
 
 
+@pytest.mark.parametrize("stopped_in, kept", [(5, 5), (0, None)])
+def test_asked_to_end_within_a_step_it_keeps_the_whole_steps_before(study, monkeypatch, stopped_in, kept):
+    """A step in four parts: SIGTERM comes in the second one, after dropout has drawn."""
+    calm, state = run_heal(study, "calm_parts", RECIPE, micro_batch=2), study / "state/parts"
+    step, parts = Trainer.training_step, []
+
+    def warned(self, *args, **kwargs):
+        loss = step(self, *args, **kwargs)
+        parts.append(self.state.global_step)
+        if parts.count(stopped_in) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(Trainer, "training_step", warned)
+        run_heal(study, "parts", RECIPE, micro_batch=2)
+    assert ended.value.code == 128 + signal.SIGTERM and parts.count(stopped_in) == 2
+    saved = [folder.name for folder in state.glob("checkpoint-*")]
+    assert saved == ([f"checkpoint-{kept}"] if kept else [])
+    out = run_heal(study, "parts", RECIPE, micro_batch=2)
+    assert json.loads((out / "heal.json").read_text())["resumed_from_step"] == (kept or 0)
+    assert results(out) == results(calm)
+
+
 def test_asked_to_end_while_it_writes_it_writes_all_and_keeps_its_state(study, monkeypatch):
     write = heal_module.write_results
 

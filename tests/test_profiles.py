@@ -74,6 +74,19 @@ def test_each_attempt_asks_for_more_and_no_job_for_more_than_a_day():
     config["recipes"]["healed"]["steps"] = 10**9
     job = work.healing(Study(config), "embedded", "healed")
     assert job.runtime(1) == job.runtime(2) == 24 * 60
+    assert job.mem_mb(4) == job.mem_mb(12) > job.mem_mb(3)
+
+
+def test_a_healing_of_many_days_is_tried_again_for_each():
+    """70 billion weights by the paper's recipe: more than four attempts of a day."""
+    config = full_config()
+    assert work.healing_days(Study(config)) == 1
+    config["models"]["embedded"]["gpus"] = 1
+    config["models"]["embedded"]["pretrain"] |= {"layers": 80, "width": 8192, "ffn": 28672}
+    config["recipes"]["healed"] |= {"steps": 5000, "batch": 16, "length": 2048, "packing": True}
+    job = work.healing(Study(config), "embedded", "healed")
+    days = work.healing_days(Study(config))
+    assert job.runtime(99) == 24 * 60 and 24 * 60 * (days - 1) < job.minutes <= 24 * 60 * days and days > 4
 
 
 def test_a_warning_to_the_job_script_reaches_the_job_which_ends_in_its_own_time(tmp_path):

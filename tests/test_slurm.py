@@ -35,7 +35,7 @@ pytestmark = [
 ]
 # One small node, no accounting, and no time to lose: what a cluster would not need to be told.
 HERE = ["--jobs", "4", "--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"]
-GPU_RULES = ["distances", "heal", "evaluate_pruned", "evaluate_healed"]
+GPU_RULES = ["distances", "heal", "evaluate_pruned", "evaluate_healed", "measure_speed"]
 BLOCKS = ["drop_3-3", "drop_2-3"]  # the deepest ones of five layers
 TOKEN = "hf_ofTheTestOnSlurm"
 
@@ -103,7 +103,7 @@ def makes_steps(folder: Path, block: str) -> bool:
 
 def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(cluster, tmp_path):
     """Begun here, it goes on through the profile: two cuts, then two healings that share a card. An
-    administrator cancels the first one. The other one is warned two minutes before its time is over; its
+    administrator cancels the first one. The other one is warned before its time is over; its
     second attempt hangs until then."""
     study = changed(study__strategies=["deepest"], models__tiny__gpus=1, recipes__healed__steps=2000)
     folder = prepare(tmp_path / "study", study)
@@ -113,7 +113,7 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
         *["--workflow-profile", str(ROOT / "profiles/slurm"), *HERE],
         *["--slurm-partition-config", str(ROOT / "profiles/slurm/partitions.yaml")],
         *["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"],
-        *["--set-resources", "heal:runtime=5*attempt", *[f"{rule}:gpu_model=fake" for rule in GPU_RULES]],
+        *["--set-resources", "heal:runtime=10*attempt", *[f"{rule}:gpu_model=fake" for rule in GPU_RULES]],
     ]
     ended = {}  # by what happened: the job, and what it healed
 
@@ -165,7 +165,7 @@ def test_a_study_through_the_profile_survives_a_cancelled_job_and_a_time_limit(c
     # Each attempt had more time, and went on from the checkpoint that SIGTERM made.
     on_gpu = sorted((j for j in jobs.values() if j["Partition"] == "gpu"), key=lambda j: j["StartTime"])
     limits = sorted(int(j["TimeLimit"]) for j in on_gpu if j["JobState"] == "COMPLETED")
-    assert limits == [10, 15]
+    assert limits == [20, 30]
     for block in BLOCKS:
         summary = json.loads((folder / f"results/tiny/healed/{block}/heal.json").read_text())
         assert 0 < summary["resumed_from_step"] < 2000

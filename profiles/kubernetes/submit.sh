@@ -14,7 +14,7 @@ if [ "$gpus" -gt 0 ]; then
   gpu_nodes="nodeSelector: {\"${node_selector%%=*}\": \"${node_selector#*=}\"}"
 fi
 
-# The job script passes SIGTERM on to all of its processes, and healing has two minutes to save.
+# The job script passes SIGTERM on to all of its processes, and healing has five minutes to save.
 kubectl create -o name -f - << YAML
 apiVersion: batch/v1
 kind: Job
@@ -30,7 +30,7 @@ spec:
       labels: {app: deeper-layers}
     spec:
       restartPolicy: Never
-      terminationGracePeriodSeconds: 120
+      terminationGracePeriodSeconds: 300
       $gpu_nodes
       containers:
         - name: job

@@ -261,7 +261,11 @@ def training_arguments(folder: Path, recipe: Recipe, plan: Plan, cuda: bool) -> 
 
 
 class Watch(TrainerCallback):
-    """Shows progress, asks for checkpoints by the clock and on SIGTERM, stops a run that diverges."""
+    """Shows progress, asks for checkpoints by the clock and on SIGTERM, stops a run that diverges.
+
+    A step of a large model takes minutes, more than a scheduler waits: SIGTERM is seen between its parts too,
+    and what is saved then is the last whole step.
+    """
 
     def __init__(
         self,
@@ -274,12 +278,27 @@ class Watch(TrainerCallback):
         self.progress, self.sigterm, self.save_every = progress, sigterm, save_every
         self.learning_rate, self.chance = learning_rate, chance
         self.terminated = False
-        self.seconds, self.first_step = 0.0, 0
+        self.seconds, self.first_step, self.saved_step = 0.0, 0, 0
+        self.random: list[torch.Tensor] = []
 
     def on_train_begin(self, args, state, control, **_):
-        self.first_step = state.global_step
+        self.first_step = self.saved_step = state.global_step
         self.started = self.saved = time.monotonic()
         self.progress.update(state.global_step)
+
+    def on_step_begin(self, args, state, control, **_):
+        if args.gradient_accumulation_steps > 1:
+            self.random = random_state()
+
+    def on_substep_end(self, args, state, control, **_):
+        if self.sigterm.is_set():
+            self.terminated = control.should_training_stop = True
+            if state.global_step > self.saved_step:
+                control.should_save = True
+                set_random_state(self.random)  # as it was behind the last whole step
+
+    def on_save(self, args, state, control, **_):
+        self.saved_step = state.global_step
 
     def on_step_end(self, args, state, control, **_):
         now = time.monotonic()
@@ -303,6 +322,18 @@ class Watch(TrainerCallback):
                 f"lower the learning rate from {self.learning_rate:g} to {self.learning_rate / 3:.1g} or less"
             )
         self.progress.update(1, f"loss {loss:.3f}")
+
+
+def random_state() -> list[torch.Tensor]:
+    """Of torch's generators, which dropout draws from: of the CPU and, where it is used, of the GPU."""
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])
+
+
+def set_random_state(states: list[torch.Tensor]) -> None:
+    """Go back to what ``random_state`` gave."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])
 
 
 @contextmanager

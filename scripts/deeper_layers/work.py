@@ -149,14 +149,18 @@ class Work:
         return math.ceil((need + self.waiting_mb) * _more(attempt))
 
     def runtime(self, attempt: int = 1) -> int:
-        """Minutes: 15 to start, and twice the time of computing; the double in the second attempt, and so
-        on; at most a day."""
-        return min(DAY, math.ceil((15 + 2 * self.seconds / 60) * attempt))
+        """Minutes that a job asks for: the double in the second attempt, and so on; at most a day."""
+        return min(DAY, math.ceil(self.minutes * attempt))
+
+    @property
+    def minutes(self) -> float:
+        """From start to end, on the safe side: 15 to start, and twice the time of computing."""
+        return 15 + 2 * self.seconds / 60
 
 
 def _more(attempt: int) -> float:
-    """Memory grows by half with each attempt."""
-    return 1 + 0.5 * (attempt - 1)
+    """Memory grows by half with each attempt, up to the fourth: those after it are for want of time."""
+    return 1 + 0.5 * (min(attempt, 4) - 1)
 
 
 def distances(study: Study, model: str) -> Work:
@@ -177,6 +181,12 @@ def healing(study: Study, model: str, recipe: str, n: int = 0) -> Work:
     # Beside the row: 16 bytes for a weight of the adapter (itself, gradient, two moments), 2 GB for CUDA.
     trained = 16 * work.size.lora(settings["rank"])
     return replace(work, batch_mb=2000 + (trained + work.size.row(length)) / 1e6)
+
+
+def healing_days(study: Study) -> int:
+    """Of the study's longest healing, of which a job does one at most and the next attempt goes on."""
+    works = [healing(study, model, recipe) for model in study.models for recipe in study.recipes]
+    return math.ceil(max((work.minutes for work in works), default=0) / DAY)
 
 
 def evaluation(study: Study, model: str, suite: str, n: int = 0) -> Work:
