@@ -1,11 +1,19 @@
 # The study, stage by stage: base model -> distances -> blocks -> checkpoints -> heal -> evaluate -> table
 # -> figures. Each rule file is one stage; each stage's program is in scripts/; config.yaml says what to study.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
-configfile: "config.yaml"
+# The study of the folder in which Snakemake works, else the default one, beside this file.
+CONFIG = Path("config.yaml")
+if not CONFIG.exists():
+    CONFIG = Path(str(workflow.current_basedir)) / CONFIG
+
+
+configfile: str(CONFIG)
 
 
 report: "report/methods.rst"

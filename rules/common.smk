@@ -26,20 +26,35 @@ from deeper_layers import terminal, work
 from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
+from deeper_layers.overlay import ALONE, effective
 from deeper_layers.plan import jobs as planned_jobs
-from deeper_layers.study import Study, check_schema, options
+from deeper_layers.schema import MissingError
+from deeper_layers.study import Study, options
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
 sys.path.remove(SCRIPTS)
 
 
+IS_MODULE = Path(workflow.basedir).resolve() != HERE.resolve()
+
+
 def read_study() -> Study:
     """The study of the configuration, defaults filled in; one clear line and no run if it makes no sense."""
-    schema = HERE / "resources/config.schema.yaml"
+    path = HERE / "resources/config.schema.yaml"
+    # A module's importer gives the whole configuration; else the command line lays a part over config.yaml.
+    own = {} if IS_MODULE else workflow.config_settings.overwrite_config
+    name = Path([*workflow.overwrite_configfiles, "mine"][-1]).stem
+    hint = ""
     try:
-        check_schema(config, yaml.safe_load(schema.read_text()))
-        validate(config, str(schema))
+        found = effective(config, own, yaml.safe_load(path.read_text()), name)
+        if found is not config:
+            hint = f" {ALONE}"
+            config.clear()
+            config.update(found)
+        validate(config, str(path))
         return Study(config)
+    except MissingError as error:
+        sys.exit(f"error: {error}{hint}")
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -87,7 +102,7 @@ def jobs_to_come(stats):
     )
 
 
-if Path(workflow.basedir).resolve() == HERE.resolve():  # not where it is a module
+if not IS_MODULE:
     terminal.install(workflow, jobs_to_come)
 
 

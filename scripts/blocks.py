@@ -18,7 +18,7 @@ from deeper_layers.files import read_json, replacing
 def main(arguments):
     manifest = read_json(arguments.checkpoint / "manifest.json")
     n_layers = manifest["n_layers"]
-    remove = arguments.remove or range(1, n_layers)
+    remove = range(1, n_layers) if arguments.remove is None else arguments.remove
     too_many = [n for n in remove if n >= n_layers]
     if too_many:
         raise UserError(f"study.remove: the model has {n_layers} layers, so n = {too_many[0]} leaves none")
@@ -39,6 +39,6 @@ if __name__ == "__main__":
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--distances", type=Path, help="its distances.csv, for strategies that choose by it")
     p.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=["similarity"])
-    p.add_argument("--remove", nargs="*", type=int, help="numbers of layers n to remove; none: 1..L-1")
+    p.add_argument("--remove", nargs="*", type=int, help="layers to remove, n, maybe none; without it 1..L-1")
     p.add_argument("--out", type=Path, required=True, help="blocks.csv to write")
     program.run(main, p)

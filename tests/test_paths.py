@@ -62,8 +62,12 @@ def test_options_reach_a_program_as_they_are_in_the_configuration():
     assert options({"rank": 2, "batch": 16}) == "--batch 16 --rank 2"  # nothing that needs no quotes has them
 
 
-def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(monkeypatch):
-    monkeypatch.setenv("HOME", "/home of/me")
+def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_path, monkeypatch):
+    home = str(tmp_path / "home of/me")
+    monkeypatch.setenv("HOME", home)
+    (tmp_path / "home of/me/texts").mkdir(parents=True)
+    (tmp_path / "home of/me/tasks").mkdir()
+    (tmp_path / "home of/me/tasks/mine.yaml").touch()
     config = full_config()
     config["outdir"] = "~/results/"
     config["texts"]["own"] = config["texts"]["world"] | {"source": "~/texts"}
@@ -71,12 +75,12 @@ def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(monkeyp
     config["suites"]["loss"]["loss"] |= {"stream": True, "spill": "~/spill"}
     config["suites"]["quiz"] = {"tasks": ["mine"], "include": "~/tasks", "precision": "fp32"}
     study = Study(config)
-    assert study.out == "/home of/me/results"
+    assert study.out == f"{home}/results"
     for text, said in (
-        (study.sample_options("own", "train"), "--source=/home of/me/texts"),
-        (study.distance_options("embedded"), "--spill=/home of/me/spill"),
-        (study.suite_options("loss", "embedded"), "--spill=/home of/me/spill"),
-        (study.suite_options("quiz", "embedded"), "--include=/home of/me/tasks"),
+        (study.sample_options("own", "train"), f"--source={home}/texts"),
+        (study.distance_options("embedded"), f"--spill={home}/spill"),
+        (study.suite_options("loss", "embedded"), f"--spill={home}/spill"),
+        (study.suite_options("quiz", "embedded"), f"--include={home}/tasks"),
     ):
         words = shlex.split(text)
         option, path = said.split("=")

@@ -60,7 +60,10 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
             {"recipes__healed__learnin_rate": 1},
             "recipes.healed: there is no key 'learnin_rate'; did you",
         ),
-        ({"recipes__healed__learning_rate": "2e-4"}, "recipes.healed.learning_rate: '2e-4' is not of type"),
+        (
+            {"recipes__healed__learning_rate": "2e-4"},
+            "recipes.healed.learning_rate: '2e-4' is a text to YAML; write 2.0e-4",
+        ),
         (
             {"recipes__healed__text": "word"},
             "recipes.healed.text: 'word' is not known; did you mean",
@@ -79,7 +82,7 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
             {"texts__world__source": "allenai/c4"},
             "suites.quiz.text: only a generated text has tasks of its own",
         ),
-        ({"study__remove": "some"}, "study.remove: 'some' is not valid"),
+        ({"study__remove": "some"}, "study.remove: 'some' is neither all nor a list of whole"),
     ],
 )
 def test_bad_input_is_one_clear_line(changes, said):
@@ -263,7 +266,8 @@ def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():
         check_schema(config, SCHEMA)
     config["recipes"]["healed"]["models"] = {"embedded": {"learning_rate": "3e-4"}}
     with pytest.raises(
-        UserError, match="recipes.healed.models.embedded.learning_rate: '3e-4' is not of type"
+        UserError,
+        match="recipes.healed.models.embedded.learning_rate: '3e-4' is a text to YAML; write 3.0e-4",
     ):
         check_schema(config, SCHEMA)
 

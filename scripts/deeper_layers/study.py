@@ -5,7 +5,6 @@ Pure Python on plain dictionaries: Snakemake builds one ``Study`` while it reads
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import os
@@ -14,8 +13,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import jsonschema
 
 from .blocks import (
     BY_DISTANCE,
@@ -27,18 +24,19 @@ from .blocks import (
     published_blocks,
     read_choices,
 )
+from .checks import check_name, check_settings
 from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
 from .published import Published
+from .schema import MissingError, did_you_mean
+from .schema import check_schema as check_schema  # for whoever has both from here
 from .scores import PRUNED, result_path
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SPLITS = ("train", "calibration", "validation")
 EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_\d+-\d+)")
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # What a hub model is taken for until its config.json is here.
 LLAMA_2_7B = {
@@ -49,50 +47,6 @@ LLAMA_2_7B = {
     "vocab_size": 32000,
     "tie_word_embeddings": False,
 }
-
-
-def check_schema(config: dict, schema: dict) -> None:
-    """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
-    _check_strings(config)
-    _check_against(config, schema)
-    # Values of a recipe for single models are of the recipe's own kind, but get no defaults.
-    recipe_schema = schema["properties"]["recipes"]["additionalProperties"] | {"required": []}
-    for name, recipe in config.get("recipes", {}).items():
-        for model, values in recipe.get("models", {}).items():
-            _check_against(values, recipe_schema, ("recipes", name, "models", model))
-
-
-def _check_strings(value, path: tuple = ()) -> None:
-    """Texts of one line only: they become names, paths and words of a command line."""
-    if isinstance(value, dict):
-        for key, below in value.items():
-            _check_strings(key, path)
-            _check_strings(below, (*path, key))
-    elif isinstance(value, list):
-        for item in value:
-            _check_strings(item, path)
-    elif isinstance(value, str) and UNPRINTABLE.search(value):
-        raise UserError(
-            f"{'.'.join(map(str, path)) or 'the configuration'}: {value!r} has a character that cannot be "
-            "printed, such as a line break; write it in one line"
-        )
-
-
-def _check_against(value, schema: dict, path: tuple = ()) -> None:
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
-    if error is None:
-        return
-    where = ".".join(map(str, [*path, *error.absolute_path])) or "the configuration"
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
-        wrong = next(key for key in error.instance if key not in known)
-        raise UserError(f"{where}: there is no key {wrong!r}{_did_you_mean(wrong, known)}")
-    raise UserError(f"{where}: {error.message}")
-
-
-def _did_you_mean(word: str, known) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
 
 
 def options(settings: dict) -> str:
@@ -106,7 +60,9 @@ def options(settings: dict) -> str:
         if value is None or value is False or value == []:
             continue
         words.append("--" + key.replace("_", "-"))
-        if value is not True:
+        if isinstance(value, str) and value.startswith("-"):  # argparse would take it for an option
+            words[-1] += f"={value}"
+        elif value is not True:
             words += [str(v) for v in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -224,10 +180,13 @@ class Study:
 
     # What is to be computed
 
-    def remove(self, model: str) -> list[int]:
-        """The numbers of layers to remove; an empty list stands for all of 1..L-1."""
+    def remove(self, model: str) -> list[int] | None:
+        """The numbers of layers to remove, none for no cuts; None for all of 1..L-1 while L is not known."""
         remove = self.config["study"]["remove"]
-        return [] if remove == "all" else sorted(set(remove) - {0})
+        if remove != "all":
+            return sorted(set(remove) - {0})
+        n_layers = self.n_layers(model)
+        return list(range(1, n_layers)) if n_layers else None
 
     def choices(self, path: str | Path) -> list[Choice]:
         """The choices in a blocks.csv that this study asks for."""
@@ -238,7 +197,8 @@ class Study:
         path = Path(f"{self.out}/{model}/blocks.csv")
         known = {(c.strategy, c.n): c.block for c in read_choices(path)} if path.is_file() else {}
         n_layers = self.n_layers(model) or LLAMA_2_7B["num_hidden_layers"]
-        ns = self.remove(model) or range(1, n_layers)
+        ns = self.remove(model)
+        ns = range(1, n_layers) if ns is None else ns
         choices = []
         for strategy in self.strategies:
             if strategy in BY_DISTANCE:
@@ -328,7 +288,8 @@ class Study:
         return options(
             {
                 "strategies": self.strategies,
-                "remove": self.remove(model),
+                # Without numbers: no cuts; without the option: all.
+                "remove": None if self.config["study"]["remove"] == "all" else self.remove(model) or True,
                 "distances": self.distance_files(model),
             }
         )
@@ -351,7 +312,7 @@ class Study:
             loss = settings["loss"] | {"spill": _path(settings["loss"]["spill"])} | self.trust(model)
             tokens = self.tokens(model, loss)
             return options(_without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
-        include = self._tasks_of(suite) if "text" in settings else _path(settings.get("include"))
+        include = self._tasks_of(suite) if settings.get("text") else _path(settings.get("include"))
         settings = _without(settings, "text") | {"suite": suite, "include": include} | self.trust(model)
         return options(settings)
 
@@ -424,6 +385,8 @@ class Study:
     @property
     def model_figures(self) -> list[str]:
         """Figures of one model."""
+        if not self._cuts:
+            return []
         names = ["layer-map"]
         names += ["pareto"] if self.config["study"]["speed"] and self.suites else []
         if self.recipes and self.suites:
@@ -434,6 +397,11 @@ class Study:
             names += ["recipes"] if len(self.recipes) > 1 else []
         names += ["prompts"] if len(self._prompts) > 1 else []
         return names
+
+    @property
+    def _cuts(self) -> bool:
+        """Whether anything is removed at all."""
+        return any(self.remove(model) != [] for model in self.models)
 
     @property
     def _prompts(self) -> list[str]:
@@ -451,6 +419,8 @@ class Study:
     @property
     def study_figures(self) -> list[str]:
         """Figures of all models."""
+        if not self._cuts:
+            return []
         names = ["published"] if any(map(self._is_published, self.models)) else []
         if self.recipes and self.suites:
             names += ["healing"] + (["loss"] if any(map(self.is_loss, self.suites)) else [])
@@ -458,10 +428,10 @@ class Study:
 
     def _is_published(self, model: str) -> bool:
         """Whether the paper has a value beside one of ours, for the strategy that figures show."""
-        paper, ns = Published(self.source(model)["id"]), [0, *self.remove(model)]
+        paper = Published(self.source(model)["id"])
         return any(
             paper.value(self.strategies[0], n, "pruned", metric) is not None
-            for n in (ns if len(ns) > 1 else range(self.n_layers(model) or 1))
+            for n in [0, *(self.remove(model) or [])]
             for metric in self._published_metrics()
         )
 
@@ -495,7 +465,7 @@ class Study:
     def task_files(self, suite: str) -> list[str]:
         """Definitions and questions of a suite's tasks, where the study generates them."""
         settings = self.config["suites"][suite]
-        if "text" not in settings:
+        if not settings.get("text"):
             return []
         return [
             f"{self._tasks_of(suite)}/{t}.{kind}" for t in settings["tasks"] for kind in ("yaml", "jsonl")
@@ -521,18 +491,14 @@ class Study:
         ):
             for name in names:
                 if name not in known:
-                    raise UserError(f"study.{kind}: {name!r} is not known{_did_you_mean(name, known)}")
+                    raise MissingError(f"study.{kind}: {name!r} is not known{did_you_mean(name, known)}")
         for kind, names, reserved in (
             ("models", self.models, RESERVED_MODELS),
             ("recipes", self.recipes, RESERVED_RECIPES),
             ("suites", self.suites, {"heal", "training", "adapter", "index"}),
         ):
             for name in names:
-                if name in reserved or not NAME.fullmatch(name):
-                    raise UserError(
-                        f"{kind}.{name}: not a name that can be a folder here; use letters, digits, . _ - "
-                        f"and none of {', '.join(sorted(reserved))}"
-                    )
+                check_name(kind, name, reserved)
         for model in self.models:
             self._check_model(model)
         self._check_offline()
@@ -557,11 +523,12 @@ class Study:
                 if settings.get("text") in self.texts_from(world=False):
                     raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
         if self.distance_figures:
+            if "distances" not in config:
+                raise MissingError(
+                    "distances: the strategy similarity needs them; write distances: {text: NAME}"
+                )
             self._check_text("distances", config["distances"], "samples")
-        streams = {f"suites.{s}.loss": config["suites"][s]["loss"] for s in self.suites if self.is_loss(s)}
-        for where, settings in {"distances": config.get("distances", {}), **streams}.items():
-            if settings.get("stream") and settings["precision"] == "nf4":
-                raise UserError(f"{where}.stream: weights are read as they are; write precision bf16 or fp32")
+        check_settings(self)
         for text in config["export"]:
             self._check_export(text)
 
@@ -593,7 +560,7 @@ class Study:
         if settings.get("reshard") and settings.get("convert"):
             raise UserError(f"models.{model}.reshard: a converted model is written anew anyway; leave it out")
         n_layers = self.n_layers(model)
-        for n in self.remove(model):
+        for n in self.remove(model) or []:
             if n_layers is not None and n >= n_layers:
                 raise UserError(
                     f"study.remove: n = {n} leaves nothing of {model}, which has {n_layers} layers; "
@@ -609,11 +576,17 @@ class Study:
         model, treatment, cut = self.exported(text)
         for name, known in ((model, self.models), (treatment, [*self.recipes, PRUNED])):
             if name not in known:
-                raise UserError(f"export: {text!r}: {name!r} is not in the study{_did_you_mean(name, known)}")
-        ns = [0, *self.remove(model)] if self.remove(model) else range(self.n_layers(model) or int(cut) + 1)
-        if cut.isdecimal() and int(cut) not in ns:
-            removes = ", ".join(map(str, ns))
-            raise UserError(f"export: {text!r}: the study does not remove {cut} layers; it removes {removes}")
+                raise UserError(f"export: {text!r}: {name!r} is not in the study{did_you_mean(name, known)}")
+        n_layers, removes = self.n_layers(model), self.remove(model)
+        if not cut.isdecimal():
+            block = Block.parse(cut)
+            if n_layers is not None:
+                block.kept(n_layers)
+        elif removes is not None and int(cut) not in [0, *removes]:
+            removed = ", ".join(map(str, [0, *removes]))
+            raise UserError(f"export: {text!r}: the study does not remove {cut} layers; it removes {removed}")
+        elif self.strategies[0] == "published" and int(cut) not in {0, *self._published_blocks(model)}:
+            raise UserError(f"export: {text!r}: the authors published no block of {cut} layers of {model}")
 
     def _check_offline(self) -> None:
         if is_offline() and self.unseen:
@@ -623,12 +596,15 @@ class Study:
                 "`hf download ID` where there is a network, copy the cache here, and set HF_HOME to it"
             )
 
+    def _published_blocks(self, model: str) -> dict[int, Block]:
+        return published_blocks(self.source(model)["id"])
+
     def _check_published(self) -> None:
         """The first strategy is the one that figures show, so every model must have it."""
         if self.strategies[0] != "published":
             return
         for model in self.models:
-            if not published_blocks(self.source(model)["id"]):
+            if not self._published_blocks(model):
                 raise UserError(
                     f"study.strategies: the authors published no blocks of {model}; put similarity first"
                 )
@@ -637,7 +613,7 @@ class Study:
         """The text must be known and have as many documents as the setting ``count`` asks for."""
         text, texts = settings.get("text"), self.config["texts"]
         if text is not None and text not in texts:
-            raise UserError(f"{where}.text: {text!r} is not known{_did_you_mean(text, texts)}")
+            raise MissingError(f"{where}.text: {text!r} is not known{did_you_mean(text, texts)}")
         if count and settings[count] > texts[text][settings["split"]]:
             raise UserError(
                 f"{where}.{count}: {settings[count]} documents are more than the "

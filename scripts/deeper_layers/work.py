@@ -296,7 +296,7 @@ def _reading(study: Study, suite: str) -> tuple[float, float]:
     scored = generated = 0.0
     for name in settings["tasks"]:
         task = TASKS.get(name, UNKNOWN)
-        if "text" in settings:  # four short choices
+        if settings.get("text"):  # four short choices
             task = Task(study.config["texts"][settings["text"]]["questions"], 4, 40)
         questions = min(task.questions, (settings.get("limit") or math.inf) * task.parts)
         shots = task.shots if settings.get("shots") is None else settings["shots"]
