@@ -278,6 +278,20 @@ def test_lm_evals_own_tasks():
     }
 
 
+def test_choices_of_the_documents_have_a_chance():
+    """arc_easy, piqa and one's own: their configuration names a field; the evaluation counted the choices."""
+    arc = {"output_type": "multiple_choice", "doc_to_choice": "{{choices.text}}"}
+    scores = {"acc,none": 0.6, "acc_stderr,none": 0.01, "acc_norm,none": 0.7, "acc_norm_stderr,none": 0.01}
+    result = {"results": {"arc_easy": scores}, "configs": {"arc_easy": arc}, "chance": {"arc_easy": 0.2502}}
+    assert list(suite_levels(result)) == [
+        ("arc_easy", "chance", 0.2502),
+        ("arc_easy_norm", "chance", 0.2502),
+    ]
+    arc["metadata"] = {"chance": 0.3}
+    assert {value for *_, value in suite_levels(result)} == {0.3}
+    assert not list(suite_levels(result | {"chance": {}, "configs": {}}))
+
+
 class Cells(HTMLParser):
     """The cells of a page's table, what they sort by, and everything that would load another file."""
 

@@ -1,5 +1,6 @@
 """lm-eval's own tasks, unmodified, on mirrors of their data: found without parsing all of its files."""
 
+import json
 from pathlib import Path
 
 import lm_eval.tasks
@@ -66,3 +67,31 @@ def test_an_order_shows_the_same_examples_otherwise(tmp_path):
         sorted(first) == sorted(second) == sorted(usual) and len({str(usual), str(first), str(second)}) == 3
     )
     assert shown(1)[0] == first
+
+
+def test_chance_is_that_of_the_documents(tmp_path):
+    """Of fixed letters, of a field of the document, of one's own with two or four choices, of several right
+    answers; none of a task that scores in its own way or that generates."""
+    mirrors.mmlu(tmp_path, SUBJECTS)
+    mirrors.hellaswag(tmp_path)
+    mirrors.gsm8k(tmp_path)
+    own, rows = tmp_path / "own", [("a", ["a", "b"], [0]), ("c", ["c", "d", "e", "f"], [0, 1])]
+    own.mkdir()
+    documents = [{"q": q, "options": options, "right": right} for q, options, right in rows]
+    (own / "own.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    for name, target in (("own", "0"), ("several", "right"), ("custom", "0")):
+        text = (
+            f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {own}/own.jsonl}}}}\n"
+            "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: options\n"
+            f"doc_to_target: {target}\nmetric_list: [{{metric: acc}}]\n"
+        )
+        text += "process_results: !function how.score\n" if name == "custom" else ""
+        (own / f"{name}.yaml").write_text(text)
+    (own / "how.py").write_text("def score(doc, results):\n    return {'acc': 1.0}\n")
+    names = ("mmlu", "hellaswag", "gsm8k", "own", "several", "custom")
+    _, tasks = evaluate.load_tasks(TaskSuite(names, (own,)))
+    found = evaluate.chances(tasks)
+    assert found.pop("hellaswag") == 0.25 and found.pop("own") == (1 / 2 + 1 / 4) / 2
+    assert found.pop("several") == (1 / 2 + 2 / 4) / 2
+    assert len(found) == 57 and set(found.values()) == {0.25}  # the subjects of MMLU
+    assert evaluate.chances(tasks, limit=1)["own"] == 1 / 2

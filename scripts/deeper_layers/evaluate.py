@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import random
@@ -212,10 +213,12 @@ class FamilyLM(HFLM):
 def evaluate(
     lm: FamilyLM, suite: TaskSuite, manager: TaskManager, tasks: list
 ) -> Iterator[tuple[Block, dict]]:
-    """(block, lm-eval's results as plain JSON values) of each of the family's blocks, when it is finished.
+    """(block, lm-eval's results as plain JSON values, under ``chance`` what ``chances`` found) of each of the
+    family's blocks, when it is finished.
 
     ``manager`` and ``tasks`` are from ``load_tasks``. Seeds are lm-eval's fixed ones.
     """
+    chance = chances(tasks, suite.limit)
     for block in lm.family.blocks:
         lm.block = block
         results = simple_evaluate(
@@ -227,7 +230,30 @@ def evaluate(
             bootstrap_iters=BOOTSTRAP,
             log_samples=suite.samples,
         )
-        yield block, json.loads(json.dumps(results, default=handle_non_serializable))
+        results = json.loads(json.dumps(results, default=handle_non_serializable))
+        yield block, {**results, "chance": chance}
+
+
+def chances(tasks: Sequence[Task | Group], limit: int | None = None) -> dict[str, float]:
+    """{name: accuracy of a guess} of every task, those of groups included, that lm-eval scores by choosing:
+    the mean over its first ``limit`` documents (None: all) of the part of the choices that are right. Left
+    out are tasks that score in a way of their own, of which nothing can be told."""
+    found = {}
+    for task in (t for item in tasks for t in (item.get_all_tasks() if isinstance(item, Group) else [item])):
+        if task.OUTPUT_TYPE != "multiple_choice" or callable(task.config.process_results):
+            continue
+        parts = [_guess(task, doc) for doc in itertools.islice(task.eval_docs, limit)]
+        if parts and None not in parts:
+            found[task.task_name] = sum(parts) / len(parts)
+    return found
+
+
+def _guess(task: Task, doc: dict) -> float | None:
+    """The part of a document's choices that are right; None if it has none."""
+    choices, right = task.doc_to_choice(doc), task.doc_to_target(doc)
+    if not choices:
+        return None
+    return (len(set(right)) if isinstance(right, list) else 1) / len(choices)
 
 
 def _digest_of_requests(requests) -> str:
