@@ -25,6 +25,19 @@ def main(arguments) -> None:
         rows.to_csv(aside, index=False, float_format="%.8g", lineterminator="\n")
     facts = settings | {"repeats": arguments.repeats, "precision": arguments.precision}
     write_json(arguments.out.with_suffix(".json"), provenance(model=manifest["model"], **facts))
+    program.tell(told(rows, arguments.out))
+
+
+def told(rows, path: Path) -> str:
+    """What was measured, for the person who asked for it: a line a cut."""
+    from deeper_layers.sizes import scaled
+
+    lines = [f"{'cut':12} {'memory':>9} {'prompt':>11} {'writing':>11}   tokens/s ({path})"]
+    for row in rows.to_dict("records"):
+        memory = scaled(row["memory_bytes"], [" B", " kB", " MB", " GB"])
+        speeds = [scaled(row[name], ["", " k"]) for name in ("prefill", "decode")]
+        lines.append(f"{row['block']:12} {memory:>9} {speeds[0]:>11} {speeds[1]:>11}")
+    return "\n".join(lines)
 
 
 def check(arguments) -> None:

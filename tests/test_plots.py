@@ -152,6 +152,15 @@ def test_distance_map_rescales_each_row(distances):
     assert [tuple(dot) for dot in dots[:2]] == [(select(frame, n=1).distance.idxmin(), 1), (1, 2)]
 
 
+def test_layer_0_does_not_take_the_scale_of_the_distance_map(distances):
+    frame = distances["tiny"]
+    frame.loc[frame["first"] == 0, "distance"] = 50.0
+    cells = figures.rescaled(frame)
+    assert (cells[0].dropna() > 1).sum() >= 3  # where a row has others to tell apart
+    others = cells.loc[1, 1:]
+    assert others.min() == 0 and 0.3 < others.max() <= 1
+
+
 # Scores
 
 
@@ -174,7 +183,9 @@ def test_levels_are_drawn_at_their_height_and_named(table, levels):
     figure = figures.healing(table, levels, models=[["a"]])
     assert heights(figure.axes[0], "--") == [0.25]
     assert heights(figure.axes[1], "--") == [0.5] and heights(figure.axes[1], "-.") == [0.6]
-    assert heights(figure.axes[2], "--") == [5.0]
+    assert heights(figure.axes[2], "--") == []  # chance, 5 nats, is far above the losses: at the edge
+    assert [text.get_text() for text in figure.axes[2].texts] == ["chance 5 \u2191"]
+    assert figure.axes[2].get_ylim()[1] < table[table.model == "a"].loss.max() + 0.5
     unpruned = [line for line in lines(figure.axes[2], linestyle="-", marker="None") if len(line) == 2]
     assert [line[0, 1] for line in unpruned] == [1.0]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -214,10 +225,29 @@ def test_strategies_un_healed_beside_healed(table, levels):
             )
 
 
+def test_chance_within_the_range_of_the_losses_is_a_line(table, levels):
+    table.loc[table.n == 3, "loss"] = 5.5
+    ax = figures.healing(table, levels, models=[["a"]]).axes[2]
+    assert heights(ax, "--") == [5.0] and not ax.texts
+
+
+def test_the_axis_tells_n_unless_models_differ_in_depth(table, levels):
+    def ticks(ax):
+        FigureCanvasAgg(ax.figure).draw()
+        return [text.get_text() for text in ax.get_xticklabels() if on_axis(ax, text)]
+
+    ax = figures.healing(table, levels, models=[["a"]]).axes[0]
+    assert ticks(ax) == ["0\n0%", "2\n33%", "4\n67%"]
+    assert ax.get_xlabel() == plots.LAYERS
+    table.loc[table.model == "b", "n_layers"] = 24
+    ax = figures.healing(table, levels, models=[["a", "b"]]).axes[0]
+    assert ticks(ax) == ["0", "20", "40", "60", "80"] and ax.get_xlabel() == plots.FRACTION
+
+
 def test_loss_of_all_models_with_chance_at_one(table, levels):
     left, right = figures.loss(table, levels).axes
     for ax, treatment, marker in ((left, "pruned", "*"), (right, "healed", "o")):
-        assert heights(ax, "--") == [1.0]
+        assert heights(ax, "--") == [] and [text.get_text() for text in ax.texts] == ["chance 1 \u2191"]
         for model, curve in zip("ab", lines(ax, marker=marker), strict=True):
             rows = select(table, model=model, strategy="similarity", treatment=treatment)
             rows = rows if marker == "*" else rows[rows.n > 0]
@@ -259,7 +289,7 @@ def test_published_lays_ours_on_the_papers(table, levels):
             len(line) == 3 and np.allclose(line, points(theirs, "loss_published"))
             for line in lines(ax, color="#c4c4c4")
         )
-    assert heights(ax, "--") == [5.0] and heights(ax, "-") == [1.0]
+    assert [text.get_text() for text in ax.texts] == ["chance 5 \u2191"] and heights(ax, "-") == [1.0]
     with pytest.raises(UserError, match="no published value of the strategy deepest beside one of ours"):
         figures.published(table, levels, strategy="deepest")
 
@@ -269,6 +299,9 @@ def test_layer_map_shows_the_removed_layers(table):
         for n, (left, width) in bars(ax).items():
             first = 4 if n == 1 else 0 if ax.get_title() == "similarity" else N_LAYERS - 1 - n
             assert (left, width) == (first - 0.5, n)
+        assert ax.get_yticks().tolist() == [1, 2, 3, 4, 5]
+    for ax in figures.layer_map(table[table.n != 2], models=[["a"]]).axes:
+        assert ax.get_yticks().tolist() == [1, 3, 4, 5]  # at bars only
 
 
 def test_choice_quality():

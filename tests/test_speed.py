@@ -98,6 +98,8 @@ def test_the_program_writes_a_table_and_how_it_was_made(full, tmp_path):
     command += ["--prompt", "8", "--new", "3", "--repeats", "1", "--precision", "fp32", "--gpus", "0"]
     done = subprocess.run([*command, "--out", tmp_path / "speed.csv"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    said = [line.split()[0] for line in done.stderr.splitlines()[-3:]]
+    assert said == ["cut", "full", "drop_1-2"]  # the numbers, for the person who asked
     rows = pd.read_csv(tmp_path / "speed.csv")
     assert rows["n"].tolist() == [0, 2] and (rows[["prefill", "decode"]] > 0).all(axis=None)
     made = read_json(tmp_path / "speed.json")

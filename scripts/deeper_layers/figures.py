@@ -9,6 +9,7 @@ does not have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 from . import plots
 from .blocks import Block
 from .errors import UserError
-from .plots import FRACTION, GREY, INK, label, look
+from .plots import GREY, INK, label, look
 from .table import PRUNED, chance, is_loss, learned, unpruned
 from .table import metrics as all_metrics
 from .table import retained as retained_part
@@ -69,7 +70,10 @@ def distance_curves(distances: Mapping[str, pd.DataFrame]) -> Figure:
 
 @figure
 def distance_map(distances: Mapping[str, pd.DataFrame]) -> Figure:
-    """Heat map of d over first layer l and block size n, rescaled to [0, 1] for each n (paper, figure 4)."""
+    """Heat map of d over first layer l and block size n, rescaled to [0, 1] for each n (paper, figure 4).
+
+    A few blocks far above the others (those with layer 0) do not take the scale: see ``rescaled``.
+    """
     fig, axes = plots.wrapped(len(distances), most=4, height=2.3)
     for ax, (model, frame) in zip(axes, distances.items(), strict=True):
         cells, best = rescaled(frame), closest(frame)
@@ -83,7 +87,8 @@ def distance_map(distances: Mapping[str, pd.DataFrame]) -> Figure:
     axes[0].legend(loc="upper right")
     fig.supxlabel(FIRST)
     fig.supylabel(SIZE)
-    fig.colorbar(mesh, ax=list(axes), pad=0.02, aspect=25, label="distance, rescaled for each $n$")
+    label = "distance, rescaled for each $n$"
+    fig.colorbar(mesh, ax=list(axes), pad=0.02, aspect=25, extend="max", label=label)
     return fig
 
 
@@ -94,10 +99,14 @@ def closest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def rescaled(frame: pd.DataFrame) -> pd.DataFrame:
-    """Distances as a matrix (index n, columns first; NaN where no block fits), each row mapped to [0, 1]."""
+    """Distances as a matrix (index n, columns first; NaN where no block fits), each row mapped to [0, 1]: 0
+    is its least distance, 1 its greatest or, if that is nearer, four times as far from the least as its
+    median is. What is farther is above 1."""
     matrix = _removable(frame).pivot(index="n", columns="first", values="distance")
-    low, high = matrix.min(axis=1), matrix.max(axis=1)
-    return matrix.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+    low, span = matrix.min(axis=1), matrix.max(axis=1) - matrix.min(axis=1)
+    robust = 4 * (matrix.median(axis=1) - low)
+    span = span.where((robust == 0) | (robust > span), robust)
+    return matrix.sub(low, axis=0).div(span.replace(0, 1), axis=0)
 
 
 def _removable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +145,8 @@ def healing(
                     rows = _variant(table, model, strategy, treatment)
                     plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
             drawn |= plots.references(ax, table, levels, family, metric)
+        for ax in row:
+            ax.set_xlabel(plots.removed_label(ax) if ax.get_subplotspec().is_last_row() else "")
         if len(family) > 1:
             lines = [plots.handle(model, color=plots.model_colour(table, model)) for model in family]
             row[0].legend(handles=lines)
@@ -152,7 +163,7 @@ def _family_panels(families: Families, metrics: Sequence[str]) -> tuple[Figure, 
     if len(families) == 1:
         fig, axes = plots.wrapped(len(metrics), most=4, height=1.8)
         for ax, name in zip(axes, labels, strict=True):
-            ax.set(xlabel=FRACTION, ylabel=name)
+            ax.set_ylabel(name)
         return fig, axes[None]
     if len(families) <= 4:
         fig, axes = plots.panels(len(metrics), len(families), height=1.45, sharex="col", sharey="row")
@@ -239,7 +250,11 @@ def recipes(
         for treatment, style in looks.items():
             plots.curve(ax, _variant(table, model, strategy, treatment), metric, **style)
         drawn |= plots.references(ax, table, levels, [model], metric)
-        ax.set(xlabel=FRACTION, ylabel=label(metric), title=strategy if len(strategies) > 1 else "")
+        ax.set(
+            xlabel=plots.removed_label(ax),
+            ylabel=label(metric),
+            title=strategy if len(strategies) > 1 else "",
+        )
     handles = [plots.handle(label(treatment), **style) for treatment, style in looks.items()]
     plots.key(fig, [*handles, *plots.usual_handles(table, recipes, drawn)])
     return fig
@@ -361,7 +376,7 @@ def published(
             ax.plot(x, theirs[f"{metric}_published"], **_paper_look(treatment))
             plots.curve(ax, rows, metric, **look(plots.model_colour(table, model), treatment))
         drawn |= plots.references(ax, table, levels, [model], metric)
-        ax.set(title=model, xlabel=FRACTION, ylabel=label(metric))
+        ax.set(title=model, xlabel=plots.removed_label(ax), ylabel=label(metric))
     models = list(dict.fromkeys(model for model, _ in pairs))
     colour = plots.model_colour(table, models[0]) if len(models) == 1 else INK
     handles = [plots.handle(f"ours, {label(t)}", **look(colour, t)) for t in treatments]
@@ -403,7 +418,9 @@ def layer_map(table: pd.DataFrame, models: Families | None = None) -> Figure:
         ax.margins(y=0.02)
         ax.grid(False)
         ax.label_outer()
-        plots.whole_numbers(ax.xaxis, ax.yaxis)
+        plots.whole_numbers(ax.xaxis)
+        ns = sorted(rows["n"].unique())
+        ax.set_yticks(ns[:: math.ceil(len(ns) / 12)])  # at bars, of which there may be gaps between
     return fig
 
 
@@ -481,6 +498,7 @@ def speed(speed: pd.DataFrame) -> Figure:
     for ax in axes[0]:
         ax.plot([0, 100], [100, 0], zorder=1, **law)
         ax.set(xlim=(-2, x.max() + 2), ylim=(0, None))
+        plots.removed_axis(ax, int(full["n_layers"]))
     plots.frame(axes, ["time", "memory"], ["of the unpruned model (%)"])
     handles = [plots.handle(text, **looks[name]) for name, text in (times | sizes).items()]
     handles += [plots.handle("in proportion to layers", **law), plots.quartiles_handle()]

@@ -22,11 +22,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Locator, MaxNLocator
 
 from .errors import UserError
 from .files import replacing
-from .table import PRUNED, metrics, unpruned
+from .table import PRUNED, is_loss, metrics, unpruned
 
 SCREEN = 1.5  # how much larger than on paper a figure is on a screen
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and the width of both
@@ -91,7 +91,7 @@ LABELS = {
     "yesno": "yes/no",
     PRUNED: "un-healed",
 }
-FRACTION = "layers removed (%)"
+FRACTION, LAYERS = "layers removed (%)", r"layers removed, $n$ and %"
 
 
 # Making and saving a figure
@@ -128,11 +128,16 @@ def frame(axes: np.ndarray, titles: Iterable[str], names: Iterable[str]) -> None
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(name)
     for ax in axes[-1]:
-        ax.set_xlabel(FRACTION)
+        ax.set_xlabel(removed_label(ax))
 
 
 def key(figure: Figure, handles: Sequence[Artist]) -> None:
-    """The legend above all panels: as few lines as fit the width, equally long."""
+    """The legend above all panels: as few lines as fit the width, equally long. All is drawn by now: chance
+    that lies above the data of a panel is written at its edge."""
+    for ax in figure.axes:
+        _mark_what_is_above(ax)
+    dashes = [line for ax in figure.axes for line in ax.get_lines() if line.get_linestyle() == "--"]
+    handles = [handle for handle in handles if dashes or handle.get_label() != "chance"]
     names = [len(handle.get_label()) for handle in handles]
     em = STYLE["legend.fontsize"]
     for lines in range(1, len(handles) + 1):
@@ -218,6 +223,42 @@ def _nth(colours: Sequence[str], i: int) -> str:
     return colours[i % len(colours)]
 
 
+class Layers(Locator):
+    """Ticks of an axis of percentages at whole numbers of ``n_layers`` layers; of models of several depths
+    (see ``removed_axis``) at round percentages."""
+
+    def __init__(self, n_layers: int):
+        self.n_layers: int | None = n_layers
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        if self.n_layers is None:
+            return MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(vmin, vmax)
+        a_layer = 100 / self.n_layers
+        return a_layer * MaxNLocator(5, integer=True).tick_values(vmin / a_layer, vmax / a_layer)
+
+    def __call__(self) -> np.ndarray:
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def label(self, x: float, _=None) -> str:
+        return f"{x:g}" if self.n_layers is None else f"{x * self.n_layers / 100:.0f}\n{x:.0f}%"
+
+
+def removed_axis(ax: Axes, n_layers: int) -> None:
+    """Let an x axis of percentages tell n too, unless it shows models of different numbers of layers."""
+    layers = ax.xaxis.get_major_locator()
+    if not isinstance(layers, Layers):
+        layers = Layers(n_layers)
+        ax.xaxis.set_major_locator(layers)
+        ax.xaxis.set_major_formatter(layers.label)
+    elif layers.n_layers != n_layers:
+        layers.n_layers = None
+
+
+def removed_label(ax: Axes) -> str:
+    """What the x axis of a panel shows."""
+    return LAYERS if getattr(ax.xaxis.get_major_locator(), "n_layers", None) else FRACTION
+
+
 def whole_numbers(*axes: Axis) -> None:
     """Ticks at whole numbers only: layers are counted."""
     for axis in axes:
@@ -242,7 +283,8 @@ def curve(ax: Axes, rows: pd.DataFrame, metric: str, **look) -> None:
     if is_control.any():
         at_0 = x[is_control], y[is_control], stderr[is_control]
         ax.errorbar(*at_0, color=look["color"], zorder=3, **CONTROL)
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    if len(rows):
+        removed_axis(ax, int(rows["n_layers"].iloc[0]))
 
 
 def crowded(points: int) -> float:
@@ -258,14 +300,39 @@ def band(ax: Axes, x: pd.Series, y: pd.Series, stderr: pd.Series, colour) -> Non
 def references(
     ax: Axes, table: pd.DataFrame, levels: pd.DataFrame, models: Sequence[str], metric: str
 ) -> set[str]:
-    """Draw a panel's levels and, if it shows a single model, its unpruned score; returns what was drawn."""
+    """Draw a panel's levels and, if it shows a single model, its unpruned score; returns what was drawn.
+
+    The axis spans the data and the levels, but of a loss not chance, which is far above: see ``key``.
+    """
     here = levels[levels["model"].isin(models) & (levels["metric"] == metric)]
     lines = {(row.level, row.value) for row in here.itertuples()}
     if len(models) == 1:
         lines.add(("unpruned", unpruned(table, models[0])[metric]))
     for name, value in sorted(lines):
-        ax.axhline(value, zorder=1, **LEVEL_LOOKS[name])
+        if name == "chance" and is_loss(table, metric):
+            across = ax.get_yaxis_transform()
+            line = Line2D([0, 1], [value, value], transform=across, zorder=1, gid=ABOVE, **LEVEL_LOOKS[name])
+            ax.add_artist(line)
+        else:
+            ax.axhline(value, zorder=1, **LEVEL_LOOKS[name])
     return {name for name, _ in lines}
+
+
+ABOVE = "may lie above the data"
+
+
+def _mark_what_is_above(ax: Axes) -> None:
+    """Write at the upper edge what lies above it."""
+    lines = [line for line in ax.get_lines() if line.get_gid() == ABOVE]
+    outside = [line for line in lines if line.get_ydata()[0] > ax.get_ylim()[1]]
+    if not outside:
+        return
+    values = [line.get_ydata()[0] for line in outside]
+    for line in outside:
+        line.remove()
+    text = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values))))
+    style = {"ha": "left", "va": "top", "fontsize": 5.5, "color": GREY}
+    ax.text(0.03, 0.99, f"chance {text} \u2191", transform=ax.transAxes, **style)
 
 
 def quartiles_handle() -> Patch:
