@@ -43,6 +43,7 @@ rule sample:
         "../envs/models.yaml"
     params:
         options=lambda wildcards: study.sample_options(wildcards.text, wildcards.split),
+        fingerprint=lambda wildcards: study.text_fingerprint(wildcards.text),
         code=code("sample"),
     message:
         "Sampling documents of {wildcards.text}, {wildcards.split}"

@@ -1,29 +1,72 @@
-"""Draw a fixed sample of documents from a data set of the Hugging Face hub, or from a folder."""
+"""Draw a fixed sample of documents from local files or from a data set of the Hugging Face hub."""
 
 from dataclasses import fields
 from pathlib import Path
 
 from deeper_layers import program
+from deeper_layers.local_source import ALL, SPLITS, kind
+
+
+def pair(convert):
+    """Parser of SPLIT=VALUE, where SPLIT is one of ours."""
+
+    def parse(text):
+        ours, _, value = text.partition("=")
+        if ours not in SPLITS:
+            raise ValueError(text)
+        return ours, convert(value)
+
+    parse.__name__ = "SPLIT=VALUE"
+    return parse
 
 
 def main(arguments):
     from deeper_layers.corpus import Corpus, write_sample
+    from deeper_layers.local_corpus import LocalCorpus
 
-    settings = {field.name: getattr(arguments, field.name) for field in fields(Corpus)}
-    write_sample(Corpus(**settings), arguments.documents, arguments.out)
+    where = Corpus if kind(arguments.source) == "datasets" else LocalCorpus
+    settings = {field.name: getattr(arguments, field.name) for field in fields(where)}
+    for name in ("beside", "splits"):
+        if name in settings:
+            settings[name] = dict(settings[name])
+    write_sample(where(**settings), arguments.documents, arguments.out)
 
 
 if __name__ == "__main__":
     p = program.parser(__doc__)
-    p.add_argument("--source", required=True, help="id of a data set, OWNER/NAME, or a folder")
-    p.add_argument("--name", help="its configuration, such as en")
-    p.add_argument("--revision", help="commit, branch or tag; none: the newest")
-    p.add_argument("--split", default="train", help="its split")
+    p.add_argument(
+        "--source",
+        required=True,
+        help="file, folder or pattern of .txt, .md, .jsonl, .json or .parquet; python, for its own English; "
+        "or the id of a data set, OWNER/NAME",
+    )
     p.add_argument("--field", default="text", help="field that holds the text")
-    p.add_argument("--parts", type=int, default=1, help="disjoint parts of the split")
-    p.add_argument("--part", type=int, default=0, help="which of them to sample")
     p.add_argument("--seed", type=int, default=0, help="seed of the order")
-    p.add_argument("--buffer", type=int, default=10_000, help="documents of the buffer that is shuffled")
     p.add_argument("--documents", type=int, required=True, help="how many documents")
     p.add_argument("--out", type=Path, required=True, help="JSONL file to write; a .json beside it")
+    files = p.add_argument_group("of local files")
+    files.add_argument("--ours", choices=SPLITS, default="train", help="which of our splits this is")
+    files.add_argument(
+        "--beside",
+        type=pair(int),
+        nargs="+",
+        default=[],
+        metavar="SPLIT=NUMBER",
+        help="documents that our other splits take",
+    )
+    files.add_argument(
+        "--splits",
+        type=pair(str),
+        nargs="+",
+        default=[],
+        metavar="SPLIT=THEIRS",
+        help=f"split of the files that each of ours is drawn from, or {ALL}",
+    )
+    hub = p.add_argument_group("of a data set")
+    hub.add_argument("--name", help="its configuration, such as en")
+    hub.add_argument("--revision", help="commit, branch or tag; none: the newest")
+    hub.add_argument("--split", default="train", help="its split")
+    hub.add_argument("--parts", type=int, default=1, help="disjoint parts of the split")
+    hub.add_argument("--part", type=int, default=0, help="which of them to sample")
+    hub.add_argument("--buffer", type=int, default=10_000, help="documents of the buffer that is shuffled")
     program.run(main, p)

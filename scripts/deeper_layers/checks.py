@@ -40,8 +40,6 @@ def check_settings(study: Study) -> None:
         check_name("texts", text)
         if settings["source"] == "generate":
             construct(WorldSettings, f"texts.{text}", settings)
-        else:
-            _check_folder(f"texts.{text}.source", settings["source"])
     for model in study.models_from("pretrain"):
         construct(Pretraining, f"models.{model}.pretrain", study.pretraining(model))
     if study.distance_figures:
@@ -123,12 +121,6 @@ def _check_words(where: str, words: Sequence[str]) -> None:
     for word in words:
         if word.startswith("-"):
             raise UserError(f"{where}: {word!r} begins with -, which a name here does not")
-
-
-def _check_folder(where: str, source: str) -> None:
-    """A source that is written as a path is there."""
-    if source.startswith(("/", "./", "../", "~")) and not os.path.exists(os.path.expanduser(source)):
-        raise UserError(f"{where}: there is no {source} here")
 
 
 def _check_include(where: str, folder: Path) -> None:

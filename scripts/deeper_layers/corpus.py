@@ -1,4 +1,4 @@
-"""A fixed sample of documents from a data set of the hub, or from a folder with the same layout.
+"""A fixed sample of documents from a data set of the hub, or from a folder that its README.md configures.
 
 The sample is the start of the stream of one split, shuffled by ``datasets`` with a seed (shards in random
 order, ten at a time, then a buffer of documents), so that only what is taken is downloaded. Where several of
@@ -13,16 +13,19 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import datasets
-from datasets.exceptions import DatasetNotFoundError
+import pyarrow
+from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from .errors import UserError
 from .files import replacing, sha256, write_json
 from .hub import UNREACHABLE, explained
+from .local_corpus import LocalCorpus
 from .program import track
 from .provenance import provenance
 
@@ -46,12 +49,25 @@ class Corpus:
         """The texts of this part in random order, empty ones left out. Raises UserError for a data set,
         configuration, split or field that there is not, and for a hub that cannot be reached."""
         stream = self._stream().shuffle(seed=self.seed, buffer_size=self.buffer)
-        for document in stream:
+        for document in self._read(stream):
             if self.field not in document:
                 raise UserError(f"{self.source} has no field {self.field!r}; it has {', '.join(document)}")
             text = document[self.field]
+            if not isinstance(text, str | None):
+                raise UserError(
+                    f"{self.source}: the field {self.field!r} holds a {type(text).__name__}, not text; the "
+                    f"fields are {', '.join(document)}"
+                )
             if text and self.holds(text):
                 yield text
+
+    def _read(self, stream: datasets.IterableDataset) -> Iterator[dict]:
+        """The documents of a stream; faults of its files in one line."""
+        try:
+            yield from stream
+        except (DatasetsError, pyarrow.ArrowException, UnicodeDecodeError, RuntimeError) as error:
+            why = str(error).splitlines() or [type(error).__name__]
+            raise UserError(f"{self.source}: a file of it cannot be read ({why[0]})") from None
 
     def holds(self, text: str) -> bool:
         """Whether a document belongs to this part."""
@@ -67,8 +83,12 @@ class Corpus:
             return datasets.load_dataset(
                 self.source, self.name, split=self.split, revision=self.revision, streaming=True
             )
-        except (ValueError, DatasetNotFoundError) as error:
-            raise UserError(f"{self.source}: {str(error).splitlines()[0]}") from None
+        except (ValueError, DatasetsError) as error:
+            said = str(error).splitlines()[0]
+            if said.startswith("Bad split"):
+                said += ". Say which split each of ours is drawn from, for example "
+                said += "splits: {train: train, calibration: train, validation: train}"
+            raise UserError(f"{self.source}: {said}") from None
 
     def _ask_hub(self) -> None:
         """Faults of the hub, at once and in one line; load_dataset retries for half a minute."""
@@ -77,30 +97,33 @@ class Corpus:
         except (*UNREACHABLE, HfHubHTTPError, HFValidationError) as error:
             raise explained(error, self.source, self.revision, "dataset") from None
 
+    def sample(self, count: int) -> Iterator[str]:
+        """The first ``count`` documents. Raises UserError at their end if there are fewer."""
+        written = 0
+        for written, text in enumerate(islice(self.documents(), count), 1):  # noqa: B007
+            yield text
+        if written < count:
+            part = (
+                f" (a part in {self.parts} of that split, which our splits share)" if self.parts > 1 else ""
+            )
+            raise UserError(
+                f"{self.source}, split {self.split}: there are only {written} documents for this text{part}, "
+                f"not {count}; ask for fewer"
+            )
 
-def write_sample(corpus: Corpus, count: int, path: str | Path) -> None:
+    def facts(self) -> dict:
+        """What the documents are, for the JSON beside the sample."""
+        return dict(vars(self))
+
+
+def write_sample(corpus: Corpus | LocalCorpus, count: int, path: str | Path) -> None:
     """Write ``count`` documents as JSONL ({"text": ...} a line) and, beside it, what they are as .json.
 
     Raises UserError if there are fewer.
     """
-    path, written = Path(path), 0
-    with replacing(path) as aside, open(aside, "w") as file:
-        for text in track(_first(corpus.documents(), count), f"sampling {corpus.source}", count, "document"):
+    path = Path(path)
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8") as file:
+        for text in track(corpus.sample(count), f"sampling {corpus.source}", count, "document"):
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-            written += 1
-        if written < count:
-            raise UserError(
-                f"{corpus.source}, split {corpus.split}: there are only {written} documents for this text, "
-                f"not {count}; ask for fewer"
-            )
-    facts = vars(corpus) | {"documents": written, "sha256": sha256(path)}
+    facts = corpus.facts() | {"documents": count, "sha256": sha256(path)}
     write_json(path.with_suffix(".json"), provenance(**facts))
-
-
-def _first(texts: Iterator[str], count: int) -> Iterator[str]:
-    """The first ``count`` texts; the one after them is not waited for."""
-    for _ in range(count):
-        try:
-            yield next(texts)
-        except StopIteration:
-            return

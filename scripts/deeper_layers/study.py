@@ -28,14 +28,15 @@ from .checks import check_name, check_settings
 from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
+from .local_source import SPLITS
 from .published import Published
 from .schema import MissingError, did_you_mean
 from .schema import check_schema as check_schema  # for whoever has both from here
 from .scores import PRUNED, result_path
+from .texts import check_text, sample_settings, text_fingerprint
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
-SPLITS = ("train", "calibration", "validation")
 EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_\d+-\d+)")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # What a hub model is taken for until its config.json is here.
@@ -242,17 +243,21 @@ class Study:
         return options({name: settings[name] for name in names})
 
     def sample_options(self, text: str, split: str) -> str:
-        """Of a text from a data set: only what determines the documents of this one split."""
-        settings = self.config["texts"][text]
-        sources = settings["splits"]
-        shared = [ours for ours in SPLITS if sources[ours] == sources[split]]
-        names = ("source", "name", "revision", "field", "buffer", "seed")
-        return options(
-            {name: settings[name] for name in names}
-            | {"source": _path(settings["source"])}
-            | {"split": sources[split], "parts": len(shared), "part": shared.index(split)}
-            | {"documents": settings[split]}
-        )
+        """Of a text from a data set or from local files: what determines the documents of one split."""
+        return options(sample_settings(self.config["texts"][text], split, self.documents(text)))
+
+    def text_fingerprint(self, text: str) -> str:
+        """Empty, or for local files what tells whether they have changed."""
+        return text_fingerprint(self.config["texts"][text]["source"])
+
+    def documents(self, text: str) -> dict[str, int]:
+        """How many documents each split of a text has, of those that the study reads."""
+        readers = [self.config["distances"]] if self.distance_figures else []
+        readers += [self.recipe(recipe, model) for recipe in self.recipes for model in self.models]
+        readers += [self.config["suites"][suite]["loss"] for suite in self.suites if self.is_loss(suite)]
+        read = {reader["split"] for reader in readers if reader["text"] == text}
+        read |= {"train" for model in self.models_from("pretrain") if self.pretraining(model)["text"] == text}
+        return {split: self.config["texts"][text][split] for split in SPLITS if split in read}
 
     def pretraining(self, model: str) -> dict:
         return self.config["models"][model]["pretrain"]
@@ -529,8 +534,23 @@ class Study:
                 )
             self._check_text("distances", config["distances"], "samples")
         check_settings(self)
+        for text in config["texts"]:
+            self._check_source(text)
         for text in config["export"]:
             self._check_export(text)
+
+    def _check_source(self, text: str) -> None:
+        """What a text that is read is sampled from. If all was sampled before it need not be here, as on the
+        nodes of a cluster."""
+        settings, read = self.config["texts"][text], self.documents(text)
+        try:
+            if read:
+                check_text(settings, read)
+        except UserError as error:
+            summaries = [Path(f"{self.out}/texts/{text}/{split}.json") for split in read]
+            sampled = all(s.is_file() and read_json(s).get("source") == settings["source"] for s in summaries)
+            if self.text_fingerprint(text) or not sampled:
+                raise UserError(f"texts.{text}: {error}") from None
 
     def _check_model(self, model: str) -> None:
         settings, source = self.config["models"][model], self.source(model)
