@@ -22,6 +22,16 @@ C4 = {"source": "allenai/c4", "name": "en"}
 def mirror(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirror")
     mirrors.c4(folder)
+    for name, text in {
+        "list": '{"text": ["a"]}\n',
+        "cut": '{"text": "a"}\n{"te',
+        "empty": "",
+        "none": None,
+    }.items():
+        (folder / "odd" / name).mkdir(parents=True)
+        mirrors.readme(folder / "odd" / name, ["default"], {"train": "x.jsonl"})
+        if text is not None:
+            (folder / "odd" / name / "x.jsonl").write_text(text)
     return folder
 
 
@@ -110,19 +120,35 @@ def test_empty_documents_are_left_out_and_strange_ones_are_kept(tmp_path):
     rows = [{"body": ""}, {"body": "caf\u00e9 \U0001f600\nsecond line"}, {"body": None}, {"body": "plain"}]
     (tmp_path / "set").mkdir()
     (tmp_path / "set/data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mirrors.readme(tmp_path / "set", ["default"], {"train": "data.jsonl"})
     corpus = Corpus(str(tmp_path / "set"), field="body")
     write_sample(corpus, 2, tmp_path / "out.jsonl")
     assert sorted(read_texts(tmp_path / "out.jsonl")) == sorted(r["body"] for r in rows if r["body"])
     with pytest.raises(UserError, match="there are only 2 documents for this text, not 3; ask for fewer"):
         write_sample(corpus, 3, tmp_path / "more.jsonl")
     assert not (tmp_path / "more.jsonl").exists()
+    third = Corpus(str(tmp_path / "set"), field="body", parts=3)
+    with pytest.raises(
+        UserError, match=r"only [012] documents for this text \(one in 3, since 3 of our splits"
+    ):
+        write_sample(third, 3, tmp_path / "more.jsonl")
 
 
 @pytest.mark.parametrize(
     "settings, said",
     [
         ({"name": "english"}, "allenai/c4: BuilderConfig 'english' not found"),
-        ({"split": "test"}, "allenai/c4: Bad split: test"),
+        (
+            {"split": "test"},
+            "allenai/c4: Bad split: test. Available splits: ['train', 'validation']. Say which split "
+            "each of ours is drawn from, for example splits: {train: train",
+        ),
+        (
+            {"source": "odd/list", "name": None},
+            "odd/list: the field 'text' holds a list, not text; the fields are text",
+        ),
+        ({"source": "odd/cut", "name": None}, "odd/cut: a file of it cannot be read ("),
+        ({"source": "odd/none", "name": None}, "odd/none: Unable to find"),
         ({"field": "body"}, "allenai/c4 has no field 'body'; it has text, timestamp, url"),
         (
             {"source": "us/nothing", "name": None},

@@ -83,8 +83,8 @@ class Corpus:
             return datasets.load_dataset(
                 self.source, self.name, split=self.split, revision=self.revision, streaming=True
             )
-        except (ValueError, DatasetsError) as error:
-            said = str(error).splitlines()[0]
+        except (ValueError, DatasetsError, FileNotFoundError) as error:
+            said = str(error).splitlines()[0].partition(" with any supported extension")[0]
             if said.startswith("Bad split"):
                 said += ". Say which split each of ours is drawn from, for example "
                 said += "splits: {train: train, calibration: train, validation: train}"
@@ -104,7 +104,7 @@ class Corpus:
             yield text
         if written < count:
             part = (
-                f" (a part in {self.parts} of that split, which our splits share)" if self.parts > 1 else ""
+                f" (one in {self.parts}, since {self.parts} of our splits share it)" if self.parts > 1 else ""
             )
             raise UserError(
                 f"{self.source}, split {self.split}: there are only {written} documents for this text{part}, "

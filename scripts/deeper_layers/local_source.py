@@ -190,20 +190,22 @@ def _company(source: str, formats: dict[str, str | None]) -> dict[str, str | Non
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of every file in a folder, in order, but hidden ones. Links are followed, once."""
+    """Name and path of every file in a folder, in order, but hidden ones. No link is followed back."""
 
     def failed(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}")
 
-    seen = set()
+    def leads_back(path: Path) -> bool:
+        above = [path.parent, *path.parent.parents][: len(path.parts) - len(root.parts)]
+        return path.is_symlink() and path.resolve() in [folder.resolve() for folder in above]
+
     for folder, folders, files in os.walk(root, onerror=failed, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__"))) if real not in seen else []
-        for name in sorted(files) if real not in seen else []:
+        shown = sorted(name for name in folders if not name.startswith((".", "__")))
+        folders[:] = [name for name in shown if not leads_back(Path(folder, name))]
+        for name in sorted(files):
             path = Path(folder, name)
             if not name.startswith(".") and (path.is_file() or path.is_symlink()):
                 yield path.relative_to(root).as_posix(), path
-        seen.add(real)
 
 
 def _matching(source: str, pattern: Path) -> dict[str, Path]:
