@@ -102,7 +102,7 @@ def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeyp
             {"suites__quiz": {"tasks": ["mine"], "include": "docs", "precision": "fp32"}},
             "suites.quiz.include: docs has no .yaml file, so it defines no task",
         ),
-        ({"texts__world__source": "./nowhere"}, "texts.world.source: there is no ./nowhere here"),
+        ({"texts__world__source": "./nowhere"}, "texts.world: there is no file or folder ./nowhere"),
         ({"distances__precision": "nf4", "distances__stream": True}, "distances: stream reads weights as"),
         (
             {"suites__loss__loss__precision": "nf4", "suites__loss__loss__stream": True},
@@ -117,7 +117,7 @@ def test_settings_that_a_program_refuses_are_refused_before_anything_runs(change
     config = changed(**changes)
     if str(changes.get("texts__world__source", "")).startswith("."):  # whoever reads it first
         config["study"] |= {"suites": ["loss"]}
-        with pytest.raises(UserError, match="there is no ./nowhere here"):
+        with pytest.raises(UserError, match="texts.world: there is no file or folder ./nowhere"):
             Study(config)
         return
     assert said in fault(**changes)

@@ -508,6 +508,8 @@ def test_bad_texts_are_refused_while_the_study_is_read():
     assert "c/a.jsonl has 100 different documents, but 400 (calibration) + 20 (validation)" in refused_study(
         "c/a.jsonl", calibration=400
     )
+    assert "field '-f' begins with -, which no name here does" in refused_study("c/a.jsonl", field="-f")
+    assert "source '-c' begins with -, which no name here does; a file may be ./-x" in refused_study("-c")
     assert "only a data set has a name, not c/a.jsonl" in refused_study("c/a.jsonl", name="en")
     assert "python has no splits, its documents are dealt" in refused_study(
         "python", splits={"train": "train"}
