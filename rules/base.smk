@@ -41,8 +41,10 @@ rule download:
         options=lambda wildcards: study.download_options(wildcards.model),
     message:
         "Fetching {wildcards.model} into the Hugging Face cache"
+    # What is asked is not a parameter: a changed length fetches nothing again.
     shell:
-        'python "$SCRIPTS/download.py" {params.options} --out {output:q} --log {log:q}'
+        'python "$SCRIPTS/download.py" {params.options} --model {wildcards.model} --asked "$ASKED" '
+        "--out {output:q} --log {log:q}"
 
 
 rule adopt:

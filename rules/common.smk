@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ os.environ |= {"SCRIPTS": SCRIPTS}
 sys.path.insert(0, SCRIPTS)
 
 from deeper_layers import terminal, work
+from deeper_layers.asked import asked_by
 from deeper_layers.blocks import Block
 from deeper_layers.code_hash import code
 from deeper_layers.errors import UserError
@@ -63,6 +65,14 @@ study = read_study()
 OUT = study.out
 STARTED = time.time()
 KINDS = ["svg", "pdf", "png"]  # every figure
+
+# Of hub models that are not here yet download.py checks the same once their config.json is.
+asked = {m: asdict(asked_by(study, m)) for m in study.models_from("hub")}
+os.environ |= {"ASKED": json.dumps(asked)}
+
+if workflow.is_main_process:
+    for line in study.warnings:
+        logger.warning(f"warning: {line}")
 
 if study.unseen and workflow.is_main_process:
     unseen = ", ".join(study.source(model)["id"] for model in study.unseen)

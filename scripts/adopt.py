@@ -11,6 +11,7 @@ if "--verify" not in sys.argv and "--trust-remote-code" not in sys.argv:
 
 from deeper_layers import checkpoint, program
 from deeper_layers.files import read_json
+from deeper_layers.tokens import NoTokenizer, load_tokenizer
 
 
 def main(arguments) -> None:
@@ -19,9 +20,19 @@ def main(arguments) -> None:
         record = read_json(arguments.download)
         source, origin = record["folder"], {key: record[key] for key in ("kind", "id", "revision")}
     trust, reshard = arguments.trust_remote_code, arguments.reshard
+    check_tokenizer(Path(source), trust)
     checkpoint.adopt(source, arguments.model, arguments.out, origin, trust, reshard)
     if arguments.verify:
         checkpoint.verify(arguments.out, trust_remote_code=trust)
+
+
+def check_tokenizer(folder: Path, trust: bool) -> None:
+    """A tokenizer that is not there is told of: text that is tokenised already needs none."""
+    try:
+        if (folder / "config.json").is_file():
+            load_tokenizer(folder, trust)
+    except NoTokenizer as error:
+        program.tell(f"warning: {error}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,25 @@
 """Fetch a model of the Hugging Face hub into its cache: safetensors, configuration and tokenizer only."""
 
+import json
 from pathlib import Path
 
 from deeper_layers import program
 
 
 def main(arguments):
-    from deeper_layers.files import write_json
+    from deeper_layers.files import read_json, write_json
     from deeper_layers.hub import download
+    from deeper_layers.limits import check
+    from deeper_layers.quantised import Asked
 
-    write_json(arguments.out, download(arguments.id, arguments.revision, arguments.trust_remote_code))
+    name = arguments.model or arguments.id
+    asked = Asked(**arguments.asked.get(name, {}))
+
+    def suits(config: Path) -> None:
+        for line in check(read_json(config), name, asked, config.parent):
+            program.tell(f"warning: {line}")
+
+    write_json(arguments.out, download(arguments.id, arguments.revision, arguments.trust_remote_code, suits))
 
 
 if __name__ == "__main__":
@@ -17,5 +27,9 @@ if __name__ == "__main__":
     p.add_argument("--id", required=True, help="model id, OWNER/NAME")
     p.add_argument("--revision", help="commit, branch or tag; none: the newest of main")
     p.add_argument("--trust-remote-code", action="store_true", help="fetch the Python files as well")
+    p.add_argument("--model", help="the model's name in the study; none: its id")
+    p.add_argument(
+        "--asked", type=json.loads, default={}, help="JSON: what is asked of each model (limits.Asked)"
+    )
     p.add_argument("--out", type=Path, required=True, help="JSON to write: commit and folder in the cache")
     program.run(main, p)

@@ -16,6 +16,7 @@ from pathlib import Path
 from deeper_layers import program
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
+from deeper_layers.limits import check_arguments
 from deeper_layers.settings import LossSettings, TaskSettings
 
 
@@ -51,6 +52,7 @@ def batch_size(text: str) -> int | None:
 
 def check(arguments: Namespace) -> bool:
     """Whether anything is left to evaluate."""
+    check_arguments(arguments, {"--length": arguments.length} if arguments.loss else {})
     return bool(job_of(arguments)[0].missing)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deeper_layers import program
+from deeper_layers.limits import check_arguments
 from deeper_layers.settings import Healing, check_micro_batch
 
 
@@ -23,9 +24,10 @@ def main(arguments):
 
 
 def check(arguments) -> None:
-    """Refuse settings that cannot be."""
+    """Refuse settings that cannot be, or that the model cannot follow."""
     Healing.of(vars(arguments))
     check_micro_batch(arguments.micro_batch, arguments.batch)
+    check_arguments(arguments, {"--length": arguments.length})
 
 
 if __name__ == "__main__":

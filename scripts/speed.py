@@ -5,6 +5,7 @@ from pathlib import Path
 from deeper_layers import program
 from deeper_layers.blocks import Block
 from deeper_layers.files import read_json, replacing, write_json
+from deeper_layers.limits import check_arguments
 from deeper_layers.settings import SpeedSettings
 
 
@@ -41,8 +42,9 @@ def told(rows, path: Path) -> str:
 
 
 def check(arguments) -> None:
-    """Refuse settings that cannot be."""
+    """Refuse settings that cannot be, or that the model cannot follow."""
     SpeedSettings.of(vars(arguments))
+    check_arguments(arguments, {"--prompt and --new": arguments.prompt + arguments.new})
 
 
 if __name__ == "__main__":

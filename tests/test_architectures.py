@@ -18,7 +18,7 @@ from tiny import ARCHITECTURES, IDS, REFUSED, identity_logits, logits, settled, 
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from deeper_layers import checkpoint, configs
+from deeper_layers import checkpoint, configs, limits
 from deeper_layers.adapters import add_adapter
 from deeper_layers.blocks import Block
 from deeper_layers.distances import angular_distances, streamed_distances
@@ -133,6 +133,21 @@ def assert_cut_by_the_manifest_alone(folder):
     assert recorded == configs.Decoder(**json.loads(json.dumps(asdict(read))))
 
 
+@torch.no_grad()
+def assert_positions(model):
+    """A model reads more tokens than its config says positions, or it is known not to (``limits``)."""
+    limit, fixed = limits.positions(json.loads(model.config.to_json_string()))
+    if limit is None:
+        return
+    model(torch.ones((1, limit), dtype=torch.long), use_cache=False)
+    longer = torch.ones((1, limit + 1), dtype=torch.long)
+    if fixed:
+        with pytest.raises((IndexError, RuntimeError)):
+            model(longer, use_cache=False)
+    else:
+        model(longer, use_cache=False)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architecture(name, tmp_path):
     if not tiny.known(name):
@@ -166,6 +181,7 @@ def test_architecture(name, tmp_path):
     np.testing.assert_allclose(found.numpy(), plain_distances(cut, documents), atol=2e-4)
     assert torch.equal(streamed_distances(Stream(tmp_path / "cut"), documents, batch_tokens=24).mean, found)
 
+    assert_positions(model)
     assert row(name, model) in PAGE.read_text(), f"run python {sys.argv[0]}"
     assert_heals(cut)
 
@@ -211,6 +227,12 @@ said here on a tiny random model of each type (transformers {transformers.__vers
 
 The approach is generic, so a model type that is not listed may work too: `cut.py --verify` compares the cut
 model with the original layer by layer and refuses what it cannot keep exact.
+
+Weights in FP8 (`quant_method: fp8`) and MXFP4 (GPT-OSS) are cut as they are and become bf16 or fp32 when
+they are loaded, whole: not for `precision: nf4` and not for `stream`. An export with an adapter has ordinary
+numbers. Checkpoints that are quantised otherwise (bitsandbytes, GPTQ, AWQ, compressed-tensors, torchao, ...)
+are refused: give the model that they were made from, which `precision: nf4` quantises. Masks and rotary
+tables that older versions of transformers stored are let through, and a cut leaves them behind.
 
 ## Tested: {len(works)} model types
 

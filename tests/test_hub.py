@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,10 @@ def hub(model, tmp_path_factory):
         (repositories[name] / "config.json").write_text("{}")
         index = {"weight_map": {"model.norm.weight": file}}
         (repositories[name] / "model.safetensors.index.json").write_text(json.dumps(index))
+    repositories["us/packed"] = shutil.copytree(model, tmp_path_factory.mktemp("packed") / "packed")
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq"}
+    (repositories["us/packed"] / "config.json").write_text(json.dumps(config))
     with Hub(repositories, gated=("us/gated",), token=TOKEN) as hub:
         yield hub
 
@@ -68,6 +73,19 @@ def download(folder: Path, endpoint: str, *arguments: str, **variables: str) -> 
     assert not (folder / "download.json").exists()
     (line,) = run.stderr.splitlines() if not run.stderr.startswith("Traceback") else [run.stderr]
     return line
+
+
+def test_what_a_model_cannot_do_is_told_before_its_weights_are_fetched(hub, tmp_path):
+    line = download(tmp_path, hub.url, "--id", "us/packed", "--model", "mine")
+    assert line.startswith("error: mine: the checkpoint is quantised already (AWQ)")
+    asked = {"mine": {"lengths": {"distances.length": 4096}, "precisions": {}, "streamed": []}}
+    words = ["--id", "us/model", "--model", "mine", "--asked", json.dumps(asked)]
+    assert not list(tmp_path.rglob("*.safetensors"))
+    run = program("download", tmp_path, "--out", "d.json", *words, HF_ENDPOINT=hub.url)
+    assert run.returncode == 0
+    assert "warning: distances.length: 4096 tokens are more than the 2048 positions that mine" in run.stderr
+    again = program("download", tmp_path, "--out", "d.json", *words, HF_ENDPOINT=hub.url)  # from the cache
+    assert "warning: distances.length: 4096" in again.stderr
 
 
 def test_what_is_needed_is_fetched_once_and_linked(hub, model, tmp_path):

@@ -78,13 +78,6 @@ def test_memory_is_the_most_at_one_time():
     assert most_allocated(action) == pytest.approx(2 * 4 * (1 << 20), rel=0.01)
 
 
-def test_more_tokens_than_the_model_has_room_for(full):
-    model, manifest = load_model(full), read_json(full / "manifest.json")
-    longest = model.config.max_position_embeddings
-    with pytest.raises(UserError, match=f"are more than the model's {longest}; ask for fewer"):
-        measure(model, manifest, [FULL], Workload(prompt=longest), repeats=1, what="speed")
-
-
 def test_the_program_writes_a_table_and_how_it_was_made(full, tmp_path):
     command = [
         sys.executable,

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,17 +22,21 @@ from .blocks import FULL, Block
 from .configs import Decoder
 from .errors import UserError
 from .files import read_json, sha256, write_json
+from .leftovers import is_leftover, strangers
+from .limits import check_kind
+from .quantised import Asked, as_numbers, check_quantised, cut_exceptions
 from .safetensors_io import Header, Tensor
+from .vocabulary import EMBEDDING
 
 MANIFEST = "manifest.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 Shards = Mapping[str, dict[str, Tensor]]  # file name -> tensors by name
 
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 # What goes along with the weights: configurations, tokenizers, chat templates, licences; never code.
 SMALL = re.compile(r".*\.(json|txt|model|jinja|tiktoken)|LICENSE.*|NOTICE.*|USE_POLICY.*")
-EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,9 @@ class Checkpoint:
 
     @cached_property
     def small_files(self) -> list[Path]:
-        """Tokenizer, generation config, licence and so on, sorted; not config.json, not an index."""
-        others = {"config.json", MANIFEST}
+        """Tokenizer, generation config, licence and so on, sorted; not config.json, not an index, and not
+        the config of an adapter, which transformers would look for."""
+        others = {"config.json", MANIFEST, ADAPTER}
         return sorted(
             path
             for path in self.folder.iterdir()
@@ -79,6 +84,16 @@ class Checkpoint:
             and not path.name.endswith(".index.json")
             and path.is_file()
         )
+
+    def without_leftovers(self) -> Checkpoint:
+        """The same without the masks and tables that today's classes compute (see ``leftovers``)."""
+        shards = {
+            file: replace(
+                header, tensors={n: t for n, t in header.tensors.items() if not is_leftover(n, t.shape)}
+            )
+            for file, header in self.shards.items()
+        }
+        return replace(self, shards=shards)
 
     @property
     def code(self) -> list[Path]:
@@ -201,7 +216,10 @@ def cut(
         expected, decoder = configs.cut_config(config, block), Decoder.of(config)
     names = layer_names(base, decoder)
     raw_config = configs.cut_json(base.raw_config, decoder, block)
-    shards = _shards_by_layer(base, names, block) if reshard else _shards_after(base, names, block)
+    place = {old: new for new, old in enumerate(block.kept(decoder.n_layers))}
+    raw_config = cut_exceptions(raw_config, names.prefix.split(".")[-1], place)
+    kept = base if trust_remote_code else base.without_leftovers()
+    shards = _shards_by_layer(kept, names, block) if reshard else _shards_after(kept, names, block)
     with writing(base.folder, target):
         _check_room(base, shards, target)
         known = _write_shards(base, shards, target, parent["files"])
@@ -233,21 +251,30 @@ def adopt(
     checkpoint is a UserError here and not a failure on the GPU.
     """
     base, target = Checkpoint.read(source), Path(target)
+    check_kind(base.raw_config, str(source))
+    check_quantised(base.raw_config, str(source), Asked(), base.folder, base.tensors)
     decoder = Decoder.of(load_config(base.folder, trust_remote_code))
     configs.check_supported(decoder)
     names = layer_names(base, decoder)
+    _tell_of_adapter(base.folder)
     for path in base.small_files:
         if path.suffix == ".json":
             _read_json(path)
     paths = [base.folder / "config.json", *base.small_files, *(base.code if trust_remote_code else [])]
+    index = read_json(base.folder / INDEX) if base.sharded else {"metadata": {}}
     if not reshard:
-        paths += [base.folder / name for name in [*base.shards, *([INDEX] if base.sharded else [])]]
+        paths += [base.folder / name for name in base.shards]
+        paths += [base.folder / INDEX] if base.sharded and _has_metadata(index) else []
     with writing(base.folder, target):
         known = {}
         if reshard:
-            shards = _shards_by_layer(base, names, FULL)
+            kept = base if trust_remote_code else base.without_leftovers()
+            shards = _shards_by_layer(kept, names, FULL)
             _check_room(base, shards, target)
             known = _write_shards(base, shards, target, parent={})
+        elif not _has_metadata(index):  # transformers does not load one without
+            total = sum(tensor.bytes for tensor in base.tensors.values())
+            write_json(target / INDEX, index | {"metadata": {"total_size": total}})
         for path in paths:
             real = path.resolve()
             (target / path.name).unlink(missing_ok=True)
@@ -315,11 +342,13 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
         config = load_config(source, trust_remote_code)
         _check_config(Path(folder), configs.cut_config(config, block), trust_remote_code)
         check_kept(config, block, trust_remote_code)
-    decoder = Decoder.of(load_config(folder, trust_remote_code))
-    names = layer_names(Checkpoint.read(folder), decoder)
+    config = load_config(folder, trust_remote_code)
+    checkpoint = Checkpoint.read(folder)
+    names = layer_names(checkpoint, Decoder.of(config))
     try:
         _, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
+            config=as_numbers(config),
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             use_safetensors=True,
@@ -332,7 +361,11 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
         raise UserError(f"{folder} does not load: {lines[0]}") from None
     faults = {
         "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(k for k in info["unexpected_keys"] if (names.index(k) or 0) < names.n_layers),
+        "unexpected": [
+            k
+            for k in strangers(info["unexpected_keys"], checkpoint.tensors)
+            if (names.index(k) or 0) < names.n_layers
+        ],
         "of another shape": sorted(map(str, info["mismatched_keys"])),
     }
     for what, keys in faults.items():
@@ -342,14 +375,15 @@ def verify(folder: str | Path, source: str | Path | None = None, trust_remote_co
 
 def _sizes(checkpoint: Checkpoint, decoder: Decoder) -> dict:
     """Sizes of a checkpoint from its headers alone: ``n_layers``, ``parameters``, ``bytes`` (of tensors)
-    and ``layers``, a list of ``{"parameters", "bytes"}``. Layers for multi-token prediction are not counted,
-    so a cut has the sizes of the full model minus those of the layers removed."""
+    and ``layers``, a list of ``{"parameters", "bytes"}``. Layers for multi-token prediction and leftovers of
+    older versions are not counted: a cut has the sizes of the full model minus those of the layers removed.
+    """
     names = layer_names(checkpoint, decoder)
     layers = [{"parameters": 0, "bytes": 0} for _ in range(names.n_layers)]
     whole = {"parameters": 0, "bytes": 0}
     for name, tensor in checkpoint.tensors.items():
         index = names.index(name)
-        if index is not None and index >= names.n_layers:
+        if (index is not None and index >= names.n_layers) or is_leftover(name, tensor.shape):
             continue
         for sizes in [whole] if index is None else [whole, layers[index]]:
             sizes["parameters"] += tensor.parameters
@@ -413,7 +447,7 @@ def _write_shards(
     if set(shards) != {SINGLE}:
         index = read_json(base.folder / INDEX) if base.sharded else {}
         total = sum(t.bytes for tensors in shards.values() for t in tensors.values())
-        index["metadata"] = {**index.get("metadata", {}), "total_size": total}
+        index["metadata"] = {**(index["metadata"] if _has_metadata(index) else {}), "total_size": total}
         index["weight_map"] = dict(sorted((name, file) for file, names in shards.items() for name in names))
         write_json(target / INDEX, index)
     return known
@@ -506,6 +540,20 @@ def _read_shards(folder: Path) -> dict[str, Header]:
         if name not in shards[file].tensors:
             raise UserError(f"{folder / INDEX} says that {file} holds {name!r}, but it does not")
     return shards
+
+
+def _has_metadata(index: Mapping) -> bool:
+    return isinstance(index.get("metadata"), dict)
+
+
+def _tell_of_adapter(folder: Path) -> None:
+    names = sorted(path.name for path in folder.glob("adapter_*") if path.is_file())
+    if names:
+        print(
+            f"left out: {', '.join(names)}. An adapter lies beside the weights of {folder}, and the weights "
+            "are taken as they are: if it is not merged into them, merge it first",
+            flush=True,
+        )
 
 
 def _no_weights(folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parent.parent
 # Modules that change what a person sees or what is refused, never a result; settings come as options.
-COSMETIC = {"program", "provenance", "errors", "settings"}
+COSMETIC = {"program", "provenance", "errors", "settings", "limits", "vocabulary"}
 
 
 def code(script: str) -> str:

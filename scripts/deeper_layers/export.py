@@ -10,7 +10,7 @@ from .blocks import Block
 from .checkpoint import MANIFEST, Checkpoint, link, load_config, verify, write_manifest, writing
 from .configs import Decoder
 from .errors import UserError
-from .files import read_json, sha256
+from .files import read_json, sha256, write_json
 from .safetensors_io import copy_file
 
 SHARD = "5GB"  # largest weights file
@@ -44,6 +44,10 @@ def export(
         for path in [source.folder / "config.json", *source.small_files]:
             (out / path.name).unlink(missing_ok=True)
             copy_file(path, out / path.name)
+        if adapter is not None:  # what was merged into are ordinary numbers
+            config = read_json(out / "config.json")
+            if config.pop("quantization_config", None):
+                write_json(out / "config.json", config)
         verify(out, trust_remote_code=trust_remote_code)
         write_manifest(
             out,

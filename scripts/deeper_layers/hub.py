@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import httpx2
@@ -33,21 +33,29 @@ UNREACHABLE = (httpx2.TransportError, OfflineModeIsEnabled)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def download(model_id: str, revision: str | None = None, code: bool = False) -> dict:
+def download(
+    model_id: str,
+    revision: str | None = None,
+    code: bool = False,
+    suits: Callable[[Path], None] = lambda config: None,
+) -> dict:
     """Fetch a model into the cache, small files first, and say what it is: ``{"kind": "hub", "id",
     "revision" (the commit), "folder" (its snapshot), "bytes"}``.
 
     A commit that is whole in the cache needs no network; without a network neither does a branch.
-    ``code`` also fetches the Python files. Raises UserError if the hub cannot be reached, does not have or
+    ``code`` also fetches the Python files; ``suits`` gets the path of config.json before anything large is
+    fetched, and may raise. Raises UserError if the hub cannot be reached, does not have or
     does not open the model or revision, the model has no safetensors, or the disk no room.
     """
     if (is_offline() or COMMIT.fullmatch(revision or "")) and (cached := _cached(model_id, revision)):
+        suits(Path(cached["folder"]) / "config.json")
         return cached
     try:
-        return _fetch(model_id, revision, code)
+        return _fetch(model_id, revision, code, suits)
     except UNREACHABLE as error:
         if cached := _cached(model_id, revision):
             print(f"{constants.ENDPOINT} cannot be reached: taking {model_id} from the cache", flush=True)
+            suits(Path(cached["folder"]) / "config.json")
             return cached
         raise explained(error, model_id, revision) from None
     except (HfHubHTTPError, HFValidationError) as error:
@@ -96,7 +104,7 @@ def explained(error: Exception, name: str, revision: str | None = None, kind: st
     )
 
 
-def _fetch(model_id: str, revision: str | None, code: bool) -> dict:
+def _fetch(model_id: str, revision: str | None, code: bool, suits: Callable[[Path], None]) -> dict:
     info = HfApi().model_info(model_id, revision=revision, files_metadata=True, timeout=10)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
 
@@ -106,6 +114,7 @@ def _fetch(model_id: str, revision: str | None, code: bool) -> dict:
     if "config.json" not in sizes:
         raise UserError(f"{model_id} has no config.json, so it is no checkpoint that transformers loads")
     folder = get("config.json").parent  # a gated model says so here, before anything large
+    suits(folder / "config.json")
     weights = _weights(model_id, sizes, get)
     small = [name for name in sizes if SMALL.fullmatch(name) and "/" not in name]
     small += ["README.md"] if "README.md" in sizes else []  # the licence is in its head

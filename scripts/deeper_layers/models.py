@@ -11,11 +11,13 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from . import cards, devices
-from .checkpoint import split_name
+from .checkpoint import Checkpoint, load_config, split_name
 from .configs import layer_count
 from .errors import UserError
+from .leftovers import strangers
 from .memory import is_out_of_memory
 from .nf4 import check_nf4
+from .quantised import Asked, as_numbers, check_quantised, quantisation_of
 
 transformers.logging.disable_progress_bar()
 
@@ -65,10 +67,11 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal language model in ``folder``, in eval mode, on the GPU if there is one.
 
-    ``precision`` is ``fp32``, ``bf16``, ``nf4`` (bitsandbytes) or ``stored``, that of the file. Raises
-    UserError if the weights lack or have more tensors than the architecture (layers for multi-token
-    prediction aside, which are not run), if they do not fit in memory, and if this machine computes NF4
-    wrongly (see ``nf4``).
+    ``precision`` is ``fp32``, ``bf16``, ``nf4`` (bitsandbytes) or ``stored``, that of the file. Weights in
+    FP8 or MXFP4 become ordinary numbers. Raises UserError if the weights lack or have more tensors than the
+    architecture (layers for multi-token prediction aside, which are not run, and leftovers of older
+    versions), are quantised otherwise, do not fit in memory, or this machine computes NF4 wrongly (see
+    ``nf4``).
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
@@ -77,6 +80,11 @@ def load_model(
         how = {"quantization_config": quantisation(), "dtype": quantisation().bnb_4bit_compute_dtype}
     if not os.path.isfile(os.path.join(folder, "config.json")):
         raise UserError(f"{folder} is not a checkpoint: it has no config.json")
+    checkpoint = Checkpoint.read(folder)
+    asked = Asked(precisions={"precision": precision})
+    check_quantised(checkpoint.raw_config, str(folder), asked, folder)
+    if quantisation_of(checkpoint.raw_config, folder):
+        how["config"] = as_numbers(load_config(folder, trust_remote_code))
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -94,7 +102,8 @@ def load_model(
             f"{folder} in {precision} does not fit in memory: take precision nf4 or a larger card"
         ) from None
     n_layers = layer_count(model.config)
-    info["unexpected_keys"] = [k for k in info["unexpected_keys"] if (split_name(k)[1] or 0) < n_layers]
+    unexpected = strangers(info["unexpected_keys"], checkpoint.tensors)
+    info["unexpected_keys"] = [k for k in unexpected if (split_name(k)[1] or 0) < n_layers]
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")

@@ -18,7 +18,6 @@ import torch
 from transformers import PreTrainedModel, StoppingCriteria
 
 from .blocks import Block
-from .configs import text_config
 from .errors import UserError
 from .layers import removed
 from .memory import is_out_of_memory
@@ -48,14 +47,8 @@ def measure(
     ``memory_bytes``: weights, cache and activations. ``prefill`` and ``decode``: tokens a second, of the
     prompt and of greedy generation with a cache, the median of ``repeats`` runs; ``_low`` and ``_high`` are
     their quartiles. ``manifest`` is that of the uncut checkpoint, ``what`` names the job to the person who
-    watches. Raises UserError if the model has no room for so many tokens.
+    watches. Raises UserError if memory runs out.
     """
-    longest = getattr(text_config(model.config), "max_position_embeddings", None)
-    if longest and workload.prompt + workload.new > longest:
-        raise UserError(
-            f"speed: {workload.prompt} tokens of prompt and {workload.new} new ones are more than the "
-            f"model's {longest}; ask for fewer"
-        )
     try:
         memory, seconds = _measure(model, blocks, workload, repeats, what)
     except Exception as error:

@@ -34,6 +34,7 @@ from .configs import Decoder
 from .errors import UserError
 from .memory import free_memory, is_out_of_memory
 from .models import device
+from .quantised import Asked, check_quantised
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -54,6 +55,9 @@ class Stream(Apart):
         self.folder, self.device = Path(folder), device()
         config = load_config(folder, trust_remote_code)
         checkpoint = Checkpoint.read(folder)
+        check_quantised(checkpoint.raw_config, str(folder), Asked(streamed=["stream"]), folder)
+        if not trust_remote_code:
+            checkpoint = checkpoint.without_leftovers()
         names = layer_names(checkpoint, Decoder.of(config))
         dtype = DTYPES[precision]
         with torch.device("meta"):

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .asked import check_study
 from .blocks import (
     BY_DISTANCE,
     FULL,
@@ -88,7 +89,10 @@ def _by_size(block: Block) -> tuple[int, int]:
 
 
 class Study:
-    """The study of a configuration whose defaults are filled in. Raises UserError if it makes no sense."""
+    """The study of a configuration whose defaults are filled in. Raises UserError if it makes no sense.
+
+    ``warnings`` are lines about what makes sense, but less than it seems to.
+    """
 
     def __init__(self, config: dict):
         self.config = config
@@ -100,6 +104,7 @@ class Study:
         self.suites: list[str] = study["suites"]
         self._configs: dict[str, dict] = {}  # of models, once they were found: asked for thousands of times
         self._check()
+        self.warnings = list(dict.fromkeys(line for m in self.models for line in check_study(self, m)))
 
     # Facts about models
 

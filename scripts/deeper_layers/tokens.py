@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import UserError
 from .files import replacing, sha256, write_json
+from .vocabulary import embedding_rows
 
 
 class Tokens:
@@ -106,16 +107,45 @@ def read_texts(path: str | Path) -> Iterator[str]:
                 raise UserError(f'{path}, line {number}: not a JSON object with a "text"') from None
 
 
+class NoTokenizer(UserError):
+    """A folder without a tokenizer that can be read."""
+
+
 def load_tokenizer(folder: str | Path, trust_remote_code: bool = False):
-    """The tokenizer in ``folder``; its padding token is the end-of-text token if it has none."""
+    """The tokenizer in ``folder``; its padding token is the end-of-text token if it has none. Raises
+    NoTokenizer if there is none or it cannot be read, and UserError if it has tokens that the model's
+    embedding has no row for.
+    """
     from transformers import AutoTokenizer  # here, because reading tokens needs no transformers
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # tokenizers raise whatever they like
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise NoTokenizer(
+            f"{folder} has no tokenizer that transformers reads ({lines[0]}); put the tokenizer.json and "
+            "tokenizer_config.json of the model beside its config.json"
+        ) from None
+    _check_ids(tokenizer, folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_ids(tokenizer, folder: str | Path) -> None:
+    """Raise UserError if a token's id is beyond the embedding of the checkpoint in ``folder``, if one is."""
+    rows = embedding_rows(folder)
+    beyond = {} if rows is None else {t: i for t, i in tokenizer.get_vocab().items() if i >= rows}
+    if beyond:
+        first, last = min(beyond, key=beyond.get), max(beyond.values())
+        raise UserError(
+            f"{folder}: the tokenizer has ids up to {last}, but the embedding has rows only for 0 to "
+            f"{rows - 1}: there is none for {first!r}{', ...' * (len(beyond) > 1)}; take "
+            "the tokenizer that the model was trained with, or save the model again after "
+            f"model.resize_token_embeddings({last + 1})"
+        )
 
 
 def tokenise(tokenizer, texts: Iterable[str], batch: int = 1000) -> Iterator[list[int]]:
