@@ -1,5 +1,6 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
 # make chaos: the default study, killed again and again.   make claims: does the demo show what README says?
+# make gpu: the tests that need a GPU.
 PYTHON ?= python3.11
 # For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
 # pytorch.org's install page gives for your CUDA.
@@ -7,7 +8,7 @@ TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo claims test bench chaos lint clean
+.PHONY: demo claims test gpu bench chaos lint clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -17,6 +18,9 @@ claims: demo .venv/tested
 
 test: .venv/tested
 	pytest
+
+gpu: .venv/tested
+	pytest --gpu -m gpu -n 0
 
 chaos: .venv/tested
 	python tests/chaos.py

@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -24,6 +26,21 @@ def full_config(path: Path = ROOT / "config.yaml") -> dict:
     config = yaml.safe_load(path.read_text())
     validate(config, str(ROOT / "resources/config.schema.yaml"))
     return config
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--gpu", action="store_true", help="let tests see the GPU, and run those of test_gpu.py")
+
+
+def pytest_configure(config) -> None:
+    """Tests compare bytes and tensors of the CPU: they do not see a card, unless asked to."""
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item) -> None:
+    if "gpu" in item.keywords and not item.config.getoption("--gpu"):
+        pytest.skip("give --gpu, on a machine with a GPU")
 
 
 def pytest_collection_modifyitems(items: list) -> None:

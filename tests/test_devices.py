@@ -232,11 +232,14 @@ def test_without_nvidia_smi_the_kernel_lists_the_cards(machine):
             f"Model: \t\t NVIDIA A100\nGPU UUID: \t {uuid}\nDevice Minor: \t 0\n"
         )
     assert names() == ["GPU-a", "GPU-b"]
+    cards.driver_version.cache_clear()
     assert cards.driver_version() is None
+    cards.driver_version.cache_clear()
     (machine.path / "proc/version").write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19\nGCC version:  gcc 12.3.0\n"
     )
     assert cards.driver_version() == "535.104.05"
+    cards.driver_version.cache_clear()
 
 
 # A driver's library: card 0 is split in two, card 1 may not compute, card 2 is exclusive and in use.

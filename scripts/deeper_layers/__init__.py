@@ -13,3 +13,8 @@ __version__ = "0.1.0"
 # cores two threads then train a small model 18 times slower than one. Read when torch is imported; a value of
 # the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Batches differ in shape, and what torch keeps of one on a GPU seldom fits the next: it then frees and asks
+# again, over and over, or runs out of memory early. Read when torch is imported; a user's own value stays.
+if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")

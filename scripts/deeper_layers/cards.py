@@ -7,6 +7,7 @@ list, which knows neither the parts of a split card (MIG) nor what is in use.
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import subprocess
 from collections import Counter
@@ -41,6 +42,7 @@ def machine_cards() -> list[Card]:
     return _from_nvidia_smi() or _from_nvml() or _from_kernel()
 
 
+@functools.cache
 def driver_version() -> str | None:
     """Of NVIDIA's driver, as 535.104.05; None where nothing tells."""
     text = ""

@@ -8,9 +8,10 @@ arccos per sample, then the mean over samples.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from .files import replacing
 from .layers import decoder_layers
 from .memory import free_memory, is_out_of_memory
 from .program import Progress
+from .shapes import padded_length, positions
 from .stream import Store, Stream
 
 
@@ -109,20 +111,26 @@ def final(hidden: Tensor, at: Tensor) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), at]
 
 
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices of documents in batches of similar length: at most ``batch_tokens`` tokens, padding counted."""
+def batches_by_length(
+    lengths: Sequence[int], batch_tokens: int, padded: Callable[[int], int] = lambda n: n
+) -> list[list[int]]:
+    """Indices of documents in batches of similar length: at most ``batch_tokens`` tokens, padding (to
+    ``padded(length)``) counted."""
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):  # the longest first: fail early
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
+        if batches and padded(lengths[batches[-1][0]]) * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])
     return batches
 
 
-def padded(documents: Sequence[np.ndarray], pad: int = 0) -> tuple[Tensor, Tensor]:
-    """Right-padded ids (int64 [B, T]) and the position of each last token (int64 [B])."""
-    ids = torch.full((len(documents), max(map(len, documents))), pad)
+def padded(
+    documents: Sequence[np.ndarray], pad: int = 0, to: Callable[[int], int] = lambda n: n
+) -> tuple[Tensor, Tensor]:
+    """Right-padded ids (int64 [B, T], T is ``to(length)`` of the longest) and the position of each last token
+    (int64 [B])."""
+    ids = torch.full((len(documents), to(max(map(len, documents)))), pad)
     for row, document in zip(ids, documents, strict=True):
         row[: len(document)] = torch.from_numpy(document)
     return ids, torch.tensor([len(d) - 1 for d in documents])
@@ -143,9 +151,10 @@ def angular_distances(
     sums = AngularDistances(len(layers))
     decoder = model.base_model
     at: list[Tensor] = [torch.empty(0)]
+    to = partial(padded_length, device=device, longest=positions(model))
 
     def fits(batch: list[int]) -> bool:
-        ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch]))
+        ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch], to=to))
         try:
             decoder(input_ids=ids, use_cache=False)
             sums.add(torch.stack(states))
@@ -155,7 +164,7 @@ def angular_distances(
             return False
         return True
 
-    batches = batches_by_length([len(d) for d in documents], batch_tokens)[::-1]
+    batches = batches_by_length([len(d) for d in documents], batch_tokens, to)[::-1]
     with (
         boundary_states(layers, at) as states,
         Progress("distances", len(documents)) as progress,
@@ -173,7 +182,7 @@ def angular_distances(
             states.clear()
             free_memory()
             rest = [i for batch in reversed(batches) for i in batch]
-            smaller = batches_by_length([len(documents[i]) for i in rest], longest * (rows // 2))
+            smaller = batches_by_length([len(documents[i]) for i in rest], to(longest) * (rows // 2), to)
             batches = [[rest[i] for i in batch] for batch in reversed(smaller)]
     return sums
 
@@ -189,9 +198,10 @@ def streamed_distances(
     documents pass through one layer after the other. Their hidden states wait in host memory, or on disk in
     the folder ``spill``."""
     store = Store(spill)
+    to = partial(padded_length, device=stream.device, longest=positions(stream.model))
     batches = [
-        [t.to(stream.device) for t in padded([documents[i] for i in batch])]
-        for batch in batches_by_length([len(d) for d in documents], batch_tokens)
+        [t.to(stream.device) for t in padded([documents[i] for i in batch], to=to)]
+        for batch in batches_by_length([len(d) for d in documents], batch_tokens, to)
     ]
     states = [store.keep(stream.embedded(ids)) for ids, _ in batches]
     finals = [[store.keep(final(s(), at))] for s, (_, at) in zip(states, batches, strict=True)]

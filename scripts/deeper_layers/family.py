@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from .layers import decoder_layers, removed
 from .memory import free_memory, is_out_of_memory
 from .program import Progress
 from .provenance import record
+from .shapes import padded_length, positions
 from .stream import Store, Stream
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Family:
         self.model = model
         self.blocks = list(blocks)
         self.batch, self.batch_tokens = batch, default_batch_tokens(self.model.device)
+        self.padded = partial(padded_length, device=model.device, longest=positions(model))
         self.n_layers = len(decoder_layers(self.model))
         self.layers_of_cuts = sum(len(block.kept(self.n_layers)) for block in self.blocks)
         self.layers_run = self.layers_separate = 0
@@ -92,9 +95,9 @@ class Family:
     def _score_some(self, inputs: list[Input]) -> tuple[int, Answers]:
         """Score the first of ``inputs``, which are longest first: as many as one batch takes."""
         while True:
-            some = _first_batch(inputs, self.batch, self.batch_tokens)
+            some = _first_batch(inputs, self.batch, self.batch_tokens, self.padded)
             try:
-                batch = Batch.of(some, self.model.device)
+                batch = Batch.of(some, self.model.device, self.padded)
                 return len(some), {block: batch.answers(*scores) for block, *scores in self._scores(batch)}
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -234,6 +237,7 @@ class StreamedFamily:
         self.stream, self.model = stream, stream.model
         self.blocks = list(blocks)
         self.batch, self.batch_tokens = batch, default_batch_tokens(stream.device)
+        self.padded = partial(padded_length, device=stream.device, longest=positions(self.model))
         self.spill = spill
         self.layers_run = self.layers_separate = 0
 
@@ -244,8 +248,8 @@ class StreamedFamily:
         """As ``Family.loglikelihoods``."""
         todo, batches = _inputs(pairs, max_length), []
         while todo:
-            some = _first_batch(todo, self.batch, self.batch_tokens)
-            batches.append(Batch.of(some, self.stream.device))
+            some = _first_batch(todo, self.batch, self.batch_tokens, self.padded)
+            batches.append(Batch.of(some, self.stream.device, self.padded))
             todo = todo[len(some) :]
         store = Store(self.spill)
         states = [
@@ -312,9 +316,11 @@ def _inputs(pairs: Sequence[Pair], max_length: int) -> list[Input]:
     return sorted(inputs.values(), key=lambda i: (-len(i.ids), i.ids))
 
 
-def _first_batch(inputs: list[Input], batch: int | None, batch_tokens: int) -> list[Input]:
+def _first_batch(
+    inputs: list[Input], batch: int | None, batch_tokens: int, padded: Callable[[int], int]
+) -> list[Input]:
     """The first of ``inputs``, which are longest first: ``batch``, or as many as make ``batch_tokens``."""
-    return inputs[: batch or max(1, batch_tokens // len(inputs[0].ids))]
+    return inputs[: batch or max(1, batch_tokens // padded(len(inputs[0].ids)))]
 
 
 @dataclass
@@ -334,8 +340,11 @@ class Batch:
     owners: Tensor
 
     @classmethod
-    def of(cls, inputs: Sequence[Input], device: torch.device) -> Batch:
-        ids = torch.zeros(len(inputs), max(len(i.ids) for i in inputs), dtype=torch.long)
+    def of(
+        cls, inputs: Sequence[Input], device: torch.device, padded: Callable[[int], int] = lambda n: n
+    ) -> Batch:
+        """``padded`` says how long a batch is whose longest sequence has so many tokens."""
+        ids = torch.zeros(len(inputs), padded(max(len(i.ids) for i in inputs)), dtype=torch.long)
         rows, columns, scored = [], [], []
         for row, one in enumerate(inputs):
             ids[row, : len(one.ids)] = torch.tensor(one.ids)

@@ -32,7 +32,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import is_liger_kernel_available
+from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
 
 from .adapters import add_adapter, save_adapter
 from .errors import UserError
@@ -44,6 +44,7 @@ from .provenance import provenance, record
 from .rows import Rows, collate
 from .settings import Healing as Recipe
 from .settings import check_micro_batch
+from .shapes import padded_length
 from .tokens import Tokens
 
 CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes silently without some of them
@@ -190,11 +191,22 @@ def train(
 ) -> tuple[Trainer, Watch]:
     """One attempt with a given plan, from the last complete checkpoint if there is one."""
     cuda = device().type == "cuda"
+    if cuda and recipe.precision != "fp32" and not is_torch_bf16_gpu_available():
+        raise UserError(
+            f"healing: {torch.cuda.get_device_name()} has no bf16, in which {recipe.precision} computes: "
+            "take precision fp32, or an Ampere card or later"
+        )
     set_seed(recipe.seed)  # before the adapter draws its weights
     if cuda:
         prefer_deterministic_kernels()
     model = load_base(checkpoint, recipe, trust_remote_code)
+    if plan.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"healing {checkpoint}: {type(model).__name__} has no gradient checkpointing: set checkpointing "
+            "to off and, where one row does not fit in memory, lower length or choose precision nf4"
+        )
     model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
+    padded = partial(padded_length, device=model.device, longest=recipe.length)
     resume = state.latest()
     with Progress(f"healing {name}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
         watch = Watch(progress, sigterm, save_every, recipe.learning_rate, chance_loss(model))
@@ -202,7 +214,7 @@ def train(
             model=model,
             args=training_arguments(state.folder, recipe, plan, cuda),
             train_dataset=rows,
-            data_collator=partial(collate, packing=recipe.packing),
+            data_collator=partial(collate, packing=recipe.packing, padded=padded),
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)

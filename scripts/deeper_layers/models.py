@@ -17,6 +17,7 @@ from .errors import UserError
 from .leftovers import strangers
 from .memory import is_out_of_memory
 from .nf4 import check_nf4
+from .provenance import record
 from .quantised import Asked, as_numbers, check_quantised, quantisation_of
 
 transformers.logging.disable_progress_bar()
@@ -109,6 +110,7 @@ def load_model(
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
     if precision == "nf4":
         check_nf4(_portable_nf4(model))
+    record(attention=getattr(model.config, "_attn_implementation", None))
     return model.eval()
 
 

@@ -12,10 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import __version__
+from .cards import driver_version
 
 # A process starts with the ru_maxrss of the one that made it; VmHWM, where there is one, is its own.
 STATUS = Path("/proc/self/status")
-PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "lm-eval", "datasets", "safetensors"]
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "lm-eval",
+    "datasets",
+    "safetensors",
+    "accelerate",
+]
+PACKAGES += ["liger-kernel"]  # used if it is there
 _started = time.monotonic()
 _recorded: dict = {}
 
@@ -27,8 +38,9 @@ def record(**facts) -> None:
 
 def provenance(**facts) -> dict:
     """``facts`` of the caller and of ``record``, plus ``versions``, ``device``, ``seconds`` since the process
-    started and ``peak_memory_bytes`` (resident, and ``peak_cuda_bytes`` where a GPU was used). Imports
-    nothing heavy: the device is asked only of a torch that is already loaded."""
+    started and ``peak_memory_bytes`` (resident). Where a GPU was used also ``cuda`` (of torch), ``driver``,
+    ``peak_cuda_bytes`` and ``alloc_retries``: how often memory was only found by freeing what torch had kept,
+    which is slow. Imports nothing heavy: the device is asked only of a torch that is already loaded."""
     versions = {"deeper-layers": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -41,7 +53,9 @@ def provenance(**facts) -> dict:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         out["device"] = torch.cuda.get_device_name()
+        out["cuda"], out["driver"] = torch.version.cuda, driver_version()
         out["peak_cuda_bytes"] = torch.cuda.max_memory_allocated()
+        out["alloc_retries"] = torch.cuda.memory_stats().get("num_alloc_retries", 0)
     return out
 
 

@@ -7,7 +7,7 @@ documents do not see each other: their position ids restart, from which transfor
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -89,14 +89,17 @@ def longest_first(rows: list[list[int]], lengths: np.ndarray, batch: int) -> lis
     return [row for rows in batches for row in sorted(rows, key=lambda row: -lengths[row[0]])]
 
 
-def collate(rows: list[list[np.ndarray]], packing: bool) -> dict[str, torch.Tensor]:
-    """A batch of ``input_ids``, ``labels`` and, if packed, ``position_ids``: int64 [rows, longest row].
+def collate(
+    rows: list[list[np.ndarray]], packing: bool, padded: Callable[[int], int] = lambda n: n
+) -> dict[str, torch.Tensor]:
+    """A batch of ``input_ids``, ``labels`` and, if packed, ``position_ids``: int64 [rows, T], with T
+    ``padded(length)`` of the longest row.
 
     Labels are the tokens themselves (models shift them); padding and the first token of each document
     are ignored. There is no attention mask: padding is on the right, where causal attention never looks,
     and transformers keeps packed documents apart only without one.
     """
-    width = max(sum(map(len, row)) for row in rows)
+    width = padded(max(sum(map(len, row)) for row in rows))
     ids = np.full((len(rows), width), FILLER, dtype=np.int64)
     labels = np.full_like(ids, IGNORED)
     positions = np.zeros_like(ids)

@@ -1,0 +1,75 @@
+"""Padding to few shapes, as on an H100, changes no number. Here the CPU pads as if it were one."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import VOCABULARY, tiny_model
+
+from deeper_layers import shapes
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.distances import angular_distances, batches_by_length
+from deeper_layers.family import Batch, Family, _inputs
+from deeper_layers.rows import collate
+from deeper_layers.shapes import padded_length, positions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few_shapes(monkeypatch):
+    """From when it is called on."""
+    return lambda: monkeypatch.setattr(shapes, "_plans_for_each_shape", lambda device: True)
+
+
+def documents(lengths=range(2, 90, 3)) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(2, VOCABULARY, size=length) for length in lengths]
+
+
+def test_lengths_are_few_and_never_more_than_the_model_has_places_for(few_shapes):
+    assert padded_length(33, CPU) == 33
+    few_shapes()
+    lengths = {1: 16, 16: 16, 17: 32, 255: 256, 256: 256, 257: 320, 2047: 2048}
+    assert {n: padded_length(n, CPU) for n in lengths} == lengths
+    assert len({padded_length(n, CPU) for n in range(1, 2049)}) == 16 + 28
+    assert padded_length(990, CPU, longest=1000) == 1000 and padded_length(1200, CPU, longest=1000) == 1200
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_scores_and_distances_do_not_change(few_shapes, architecture):
+    model, blocks = tiny_model(architecture), [FULL, Block(1, 2)]
+    # As many tokens as the model has positions: padding to more would fail where these are learned.
+    texts = documents([*range(3, 60, 4), min(positions(model), 300)])
+    pairs = [(text[:-2].tolist(), text[-2:].tolist()) for text in texts]
+    expected = Family(model, blocks).loglikelihoods(pairs, positions(model), "test")
+    distances = angular_distances(model, texts, 200)
+    few_shapes()
+    found = Family(model, blocks).loglikelihoods(pairs, positions(model), "test")
+    for block in blocks:
+        assert [a for a, _ in found[block]] == pytest.approx([a for a, _ in expected[block]], abs=1e-4)
+        assert [hit for _, hit in found[block]] == [hit for _, hit in expected[block]]
+    torch.testing.assert_close(
+        angular_distances(model, texts, 200).mean, distances.mean, atol=1e-6, rtol=0, equal_nan=True
+    )
+
+
+def test_batches_count_what_is_padded(few_shapes):
+    few_shapes()
+    family = Family(tiny_model("llama"), [FULL])
+    batch = Batch.of(_inputs([([3, 4, 5], [6])], 64), CPU, family.padded)
+    assert batch.ids.shape == (1, 16)
+    sizes = [len(b) for b in batches_by_length([5] * 100, 64, family.padded)]
+    assert max(sizes) == 4
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_the_loss_of_healing_does_not_change(packing):
+    model, texts = tiny_model("llama"), documents([5, 9, 21, 12])
+    model.config.use_cache = False
+    rows = [texts[:2], texts[2:]] if packing else [[text] for text in texts]
+    losses = []
+    for padded in (lambda n: n, lambda n: 64):
+        batch = collate(rows, packing, padded)
+        losses.append(model(**batch, num_items_in_batch=(batch["labels"] != -100).sum()).loss)
+    assert batch["input_ids"].shape == (len(rows), 64)
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
