@@ -491,6 +491,20 @@ def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch)
     torch.testing.assert_close(*stored, rtol=1e-4, atol=1e-6)
 
 
+def test_what_the_card_or_the_model_cannot_do_is_one_line(study, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
+        with pytest.raises(UserError, match="LlamaForCausalLM has no gradient checkpointing"):
+            run_heal(study, "no_checkpointing", RECIPE, checkpointing="on")
+    monkeypatch.setattr(heal_module, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(heal_module, "is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Quadro P4000")
+    with pytest.raises(
+        UserError, match="Quadro P4000 has no bf16, in which nf4 computes: take precision fp32"
+    ):
+        run_heal(study, "no_bf16", replace(RECIPE, precision="nf4"))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
