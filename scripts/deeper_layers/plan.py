@@ -17,7 +17,9 @@ from .hub_cache import cache_folder, cached_file
 from .study import SPLITS, Study, Unknown
 from .work import CARDS, UTILISATION, Work
 
-START = 60  # seconds of a job before it computes: imports, and the model from a disk of 1 GB a second
+# Seconds of a job before it computes: imports, the card, and the model from a disk of 1 GB a second; on the
+# CPU, as measured; of a job without a model, all of it.
+START, START_ON_CPU, LIGHT = 60, 10, 5
 STAGES = (  # rules, in the order in which they run
     *("world", "sample", "pretrain", "download", "adopt", "convert_qwen", "tokenise", "distances", "blocks"),
     *("evaluate_pruned", "measure_speed", "cut", "heal", "evaluate_healed", "table", "summary"),
@@ -40,7 +42,9 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        return START + self.work.weights_mb / 1e3 + self.work.seconds if self.work else 0
+        if self.work is None:
+            return LIGHT
+        return (START if self.on_gpu else START_ON_CPU) + self.work.weights_mb / 1e3 + self.work.seconds
 
     @property
     def on_gpu(self) -> bool:
@@ -277,14 +281,19 @@ def _too_full(disks: Sequence[tuple[str, float, int]]) -> Iterable[str]:
 def markdown(plan: Plan) -> str:
     """The plan as a page."""
     card, total = CARDS[plan.card], plan.total
+    on_gpu = any(cost.gpu_hours for cost in plan.stages.values())
+    hours = f"{_hours(total.gpu_hours)} hours of one {plan.card}, " if on_gpu else ""
+    speed = f"at {work.CPU_FLOPS / 1e9:.0f} G a second of a CPU thread"
+    if on_gpu:
+        speed = f"at {100 * UTILISATION:.0f} % of its peak of {card.peak / 1e12:.0f} TFLOPS (bf16)"
     lines = [
-        f"{total.jobs:,} jobs, {total.done:,} of them done; still to do: {_hours(total.gpu_hours)} hours of "
-        f"one {plan.card}, {_hours(total.cpu_hours)} of CPU, up to {si(total.bytes)}B of disk.",
+        f"{total.jobs:,} jobs, {total.done:,} of them done; still to do: {hours}{_hours(total.cpu_hours)} "
+        f"{'' if on_gpu else 'hours '}of CPU, up to {si(total.bytes)}B of disk.",
         "",
-        "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, at "
-        f"{100 * UTILISATION:.0f} % of its peak of {card.peak / 1e12:.0f} TFLOPS (bf16), and {START} s "
-        "for a job to start. Blocks that are not chosen yet count as if they shared nothing, so jobs, hours "
-        "and disk are upper bounds. Real hours may well be half or double.",
+        "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, "
+        f"{speed}, {START if on_gpu else START_ON_CPU} s for a job to start and {LIGHT} s for one without a "
+        "model, one job at a time. Blocks that are not chosen yet count as if they shared nothing, so jobs, "
+        "hours and disk are upper bounds. Real hours may well be half or double.",
     ]
     if plan.unseen:
         lines += [
@@ -293,8 +302,8 @@ def markdown(plan: Plan) -> str:
             "download ID config.json --revision REVISION`).",
         ]
     lines += ["", *[f"**Warning**: {warning}." for warning in plan.warnings]]
-    lines += ["", *_costs("model", plan.models | {"all, with texts and figures": total})]
-    lines += ["", *_costs("stage", plan.stages)]
+    lines += ["", *_costs("model", plan.models | {"all, with texts and figures": total}, on_gpu)]
+    lines += ["", *_costs("stage", plan.stages, on_gpu)]
     if plan.memory:
         lines += ["", f"Memory of the card, {plan.card} with {card.memory_mb / 1e3:.0f} GB, in GB:", ""]
         rows = [
@@ -310,12 +319,13 @@ def markdown(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _costs(what: str, costs: dict[str, Cost]) -> list[str]:
-    """A table of costs; what is still to do of tokens, disk and hours."""
-    titles = [what, "jobs", "done", "tokens", "disk", "GPU hours", "CPU hours"]
+def _costs(what: str, costs: dict[str, Cost], on_gpu: bool) -> list[str]:
+    """A table of costs; what is still to do of tokens, disk and hours, those of a GPU if there are any."""
+    titles = [what, "jobs", "done", "tokens", "disk", *(["GPU hours"] if on_gpu else []), "CPU hours"]
     rows = [
         [name, f"{c.jobs:,}", f"{c.done:,}", si(c.tokens), f"{si(c.bytes)}B"]
-        + [_hours(c.gpu_hours), _hours(c.cpu_hours)]
+        + ([_hours(c.gpu_hours)] if on_gpu else [])
+        + [_hours(c.cpu_hours)]
         for name, c in costs.items()
     ]
     return _table(titles, rows)
@@ -339,4 +349,6 @@ def si(number: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 or hours == 0 else f"{hours:.1f}"
+    if hours >= 10 or hours == 0:
+        return f"{hours:,.0f}"
+    return f"{hours:.1f}" if hours >= 0.1 else f"{hours:.1g}"
