@@ -6,8 +6,9 @@ rule summary:
         table=f"{OUT}/table.csv",
         levels=f"{OUT}/levels.csv",
     output:
-        report(
-            f"{OUT}/summary.md",
+        md=f"{OUT}/summary.md",
+        html=report(
+            f"{OUT}/summary.html",
             caption="../report/summary.rst",
             category="Results",
             labels={"result": "summary"},
@@ -25,4 +26,4 @@ rule summary:
         "Writing the summary"
     shell:
         'python "$SCRIPTS/summary.py" {params.options} --command {params.command:q} '
-        "--table {input.table:q} --levels {input.levels:q} --out {output:q} --log {log:q}"
+        "--table {input.table:q} --levels {input.levels:q} --out {output.md:q} {output.html:q} --log {log:q}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deeper_layers import program
 from deeper_layers.files import replacing
+from deeper_layers.page import to_html
 from deeper_layers.scores import PRUNED, read_result, result_path
 from deeper_layers.summary import summary
 from deeper_layers.table import read_table
@@ -14,8 +15,9 @@ def main(arguments) -> None:
     models = table["model"].unique() if arguments.suites else []
     made = {model: how_measured(arguments.table.parent / model, arguments.suites) for model in models}
     text = summary(table, levels, arguments.tolerance, arguments.command, made)
-    with replacing(arguments.out) as aside:
-        aside.write_text(text)
+    for path in arguments.out:
+        with replacing(path) as aside:
+            aside.write_text(to_html(text, "What can be removed") if path.suffix == ".html" else text)
 
 
 def how_measured(folder: Path, suites: list[str]) -> str:
@@ -35,5 +37,5 @@ if __name__ == "__main__":
     p.add_argument("--suites", nargs="*", default=[], metavar="NAME", help="evaluations, to say how they ran")
     p.add_argument("--tolerance", type=float, default=0.05, help="part of the way to chance that may be lost")
     p.add_argument("--command", default="snakemake export", help="what exports a checkpoint of this study")
-    p.add_argument("--out", type=Path, required=True, help="Markdown to write")
+    p.add_argument("--out", nargs="+", type=Path, required=True, help="the summary: .md, .html")
     program.run(main, p)

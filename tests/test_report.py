@@ -63,7 +63,7 @@ def test_the_report_shows_every_figure_with_its_caption(folder, browser, tmp_pat
     assert "LoRA of rank 4 on the feed-forward layers, the other weights in fp32; 6 steps of 4 rows" in text
     assert "n = 1, 3; the block of n layers is chosen by: similarity, deepest" in text
     captions = browser.run("Object.values(results).map(result => [result.name, result.caption])")
-    assert {"table.html", "summary.md"} < {name for name, _ in captions}
+    assert {"table.html", "summary.html"} < {name for name, _ in captions}
     assert all(len(caption) > 80 for _, caption in captions)
     shown = {}
     for category in ("tiny", "Results"):
@@ -81,6 +81,26 @@ def test_the_report_shows_every_figure_with_its_caption(folder, browser, tmp_pat
     assert shown["tiny"] == {*FIGURES, "speed", "pareto"} and shown["Results"] == {"healing", "loss"}
     assert browser.errors == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in browser.requests)
+
+
+def test_the_answer_opens_from_the_title_which_can_be_scrolled_to(folder, tmp_path):
+    with Browser(tmp_path / "profile", 1280, 600) as browser:
+        browser.open(folder / "results/report.html")
+        browser.wait("!!document.querySelector('h1.title')")
+        page = "document.querySelector('.overflow-auto.items-center')"
+        assert browser.run(f"{page}.scrollHeight > {page}.clientHeight")  # longer than the window
+        assert browser.run("document.querySelector('h1.title').getBoundingClientRect().top") >= 0
+        click(browser, "summary.html")
+        browser.wait("!!document.querySelector('a[iconname=eye]')")
+        browser.run("document.querySelector('a[iconname=eye]').click()")
+        browser.wait("document.querySelector('iframe')?.src.startsWith('data:text/html')")
+        assert browser.errors == []
+
+
+def test_the_loss_is_on_the_screen(folder, browser):
+    browser.open(folder / "results/table.html")
+    right = "[...document.querySelectorAll('th')].find(head => head.innerText.trim() === 'loss')"
+    assert browser.run(f"{right}.getBoundingClientRect().right") < 1000  # of 1400 pixels
 
 
 def test_the_table_sorts_filters_and_downloads(folder, browser):

@@ -1,6 +1,7 @@
 """The summary: what it calls kept, which cut it names, and when it is shown."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -158,10 +159,22 @@ def test_the_program(table, suites, tmp_path):
     made = {"device": "a card", "precision": "nf4", "versions": versions}
     full.write_text(json.dumps({"results": {}, "deeper_layers": made}))
     command = [sys.executable, ROOT / "scripts/summary.py", "--table", tmp_path / "table.csv", "--levels"]
-    command += [tmp_path / "levels.csv", "--out", tmp_path / "summary.md", "--suites", *suites]
+    command += [tmp_path / "levels.csv", "--out", tmp_path / "summary.md", tmp_path / "summary.html"]
+    command += ["--suites", *suites]
     subprocess.run(command, check=True)
     text = (tmp_path / "summary.md").read_text()
     assert "export=[a/healed/drop_5-6]" in text
+    page = (tmp_path / "summary.html").read_text()  # the same, to open: nothing of the Markdown is left
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert cells == [
+        cell.strip()
+        for line in text.splitlines()
+        if line.startswith("| ") and not line.startswith(("| layers removed", "| most layers"))
+        for cell in line.strip("|").split("|")
+    ]
+    assert page.count("<pre>snakemake export") == text.count("```bash") and page.count("<h3>") == 2
+    assert "|" not in page and "```" not in page and "**" not in page
+    assert not re.search(r"^#", page, re.MULTILINE)
     assert ("Measured in nf4 on a card, torch 2.13.0, transformers 5.23.0, lm-eval 0.4.13." in text) == bool(
         suites
     )
