@@ -19,7 +19,7 @@ from deeper_layers.plan import plan
 from deeper_layers.study import Study, check_schema
 
 SCHEMA = ROOT / "resources/config.schema.yaml"
-STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+STUDIES = sorted(set((ROOT / "studies").glob("*.yaml")) - {ROOT / "studies/template.yaml"})
 LAYERS = {  # from the models' own config.json
     "llama-2-7b": 32,
     "llama-2-13b": 40,
