@@ -249,9 +249,10 @@ def needs(work_of):
 
 
 def healing_retries():
-    """One more for each day of the study's longest healing; None if the profile's own will do."""
-    days, settings = work.healing_days(study), workflow.execution_settings
-    return days - 1 + (settings.retries if settings else 0) if days > 1 else None
+    """Those of the profile (None), unless a healing takes longer than the day that a job may: then three, as the
+    profiles of clusters have, and one for each further day."""
+    days = work.healing_days(study)
+    return days + 2 if days > 1 else None
 
 
 # For what handles files and text, whatever the model.
