@@ -66,7 +66,7 @@ def study_until_done(folder: Path, kills: int, every: float, seed: int, *argumen
         if killed in ("Snakemake", "the machine"):
             run(folder, "--unlock")
     found.seconds = time.monotonic() - began
-    found.jobs = len(re.findall(r"^Job \d+: ", log.read_text(), re.MULTILINE))
+    found.jobs = len(re.findall(r"^\w+ [\d:]+  start: ", log.read_text(), re.MULTILINE))
     return found
 
 

@@ -87,7 +87,7 @@ class Terminal(ColorizingTextHandler):
         if self.stats == record.stats:
             return ""  # a dry run tells it again at its end
         self.stats = record.stats
-        text = record.msg if self.dry_run() else f"{record.stats['total']} jobs to do."
+        text = record.msg if self.dry_run() else _to_do(record.stats["total"])
         return "\n".join(filter(None, [text.rstrip(), self.follow(record.stats)])) + "\n"
 
     def _start(self, record: LogRecord) -> str:
@@ -129,6 +129,10 @@ class Terminal(ColorizingTextHandler):
 
     def message_of(self, job: int) -> str:
         return self.names.get(job, f"job {job}")
+
+
+def _to_do(jobs: int) -> str:
+    return f"{jobs} job{'s' if jobs != 1 else ''} to do."
 
 
 def _now() -> str:
