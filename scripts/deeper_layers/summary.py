@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 import pandas as pd
 
@@ -72,7 +73,27 @@ def summary(
             lines += ["", f"### {_treatment(treatment)}", ""]
             lines += [*_by_n(some, metrics), "", *_by_loss(some, metrics, full), ""]
             lines += _advice(some, rows, metrics, full, command)
-    return "\n".join(lines) + "\n"
+    parts = (_aligned(part) if table else part for table, part in groupby(lines, _is_row))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|")
+
+
+def _aligned(lines: Iterable[str]) -> Iterator[str]:
+    """A Markdown table whose columns are as wide as their longest cell, for a terminal too."""
+    head, rules, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    sides = [rule.endswith(":") for rule in rules]
+    for cells in (head, rules, *rows):
+        if cells is rules:
+            cells = ["-" * (width - right) + ":" * right for width, right in zip(widths, sides, strict=True)]
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, sides, strict=True)
+        )
+        yield f"| {' | '.join(padded)} |"
 
 
 def _by_n(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
@@ -87,7 +108,7 @@ def _by_n(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
 def _by_loss(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> Iterator[str]:
     """How many layers can go for so much loss of quality."""
     allowed = " | ".join(f"{100 * loss:g} %" for loss in LOSSES)
-    yield f"| most layers that can go if this may be lost | unpruned | {allowed} |"
+    yield f"| layers that can go, if so much may be lost | unpruned | {allowed} |"
     yield f"|---|---:|{'---:|' * len(LOSSES)}"
     for metric in [*metrics, *(["worst"] if len(metrics) > 1 else [])]:
         column = metric if metric == "worst" else f"retained_{metric}"
@@ -125,7 +146,7 @@ def _advice(
     for name, what in (("parameters", "parameters"), ("bytes", "bytes on disk"), ("memory_bytes", "memory")):
         if name in row and pd.notna(row[name]):
             saved.append(f"{100 * (1 - row[name] / full[name]):.0f} % of the {what}")
-    yield f"It saves {_words(saved)}."
+    yield f"Removing {_without(row)} saves {_words(saved)}."
     if "decode" in row and pd.notna(row["decode"]):
         faster = [f"{row[name] / full[name]:.2f} times as fast {what}" for name, what in FASTER.items()]
         yield f"It is {_words(faster)}."
