@@ -6,7 +6,7 @@ from pathlib import Path
 import common
 from common import SCRIPTS, alternating, figure, median_row, ratio, report, run, seconds_of, target
 
-SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
+SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # about the size of the default study's
 # The blocks of n = 1 to 8 in the default study, by its two strategies.
 DEEPEST = [f"drop_{11 - n}-10" for n in range(1, 9)]
 SIMILAR = [f"drop_{span}" for span in ("10-10", "9-10", "9-11", "4-7", "4-8", "4-9", "4-10", "3-10")]

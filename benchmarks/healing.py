@@ -8,7 +8,7 @@ from pathlib import Path
 import common
 from common import alternating, figure, ratio, report, run
 
-SHAPE = dict(layers=12, width=96, ffn=256, heads=3, vocabulary=320)  # the model of the default study
+SHAPE = dict(layers=12, width=128, ffn=256, heads=4, vocabulary=320)  # the model of the default study
 STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
 
 

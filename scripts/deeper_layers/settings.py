@@ -87,8 +87,8 @@ class Pretraining(Settings):
     """Shape of the base model and its training: ``steps`` batches of ``batch`` rows of ``length`` tokens."""
 
     layers: int = setting(int, 12, "decoder layers", least=2)
-    width: int = setting(int, 96, "size of the residual stream", least=8)
-    heads: int = setting(int, 3, "attention heads", least=1)
+    width: int = setting(int, 128, "size of the residual stream", least=8)
+    heads: int = setting(int, 4, "attention heads", least=1)
     ffn: int = setting(int, 256, "inner size of the MLP", least=8)
     steps: int = setting(int, 350, "training steps", least=1)
     batch: int = setting(int, 16, "rows a step", least=1)
