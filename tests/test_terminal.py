@@ -146,6 +146,10 @@ def test_the_time_left_follows_from_the_pace_and_not_from_what_came_before(monke
         assert said == ["results: 2/23 blocks, 9 %, 7 min 0 s left"]
         progress.update(21)
     assert said[1:] == ["results: 23/23 blocks, done in 4 min 0 s"]
+    with program.Progress("quick", 2) as progress:
+        clock[0] += 3
+        progress.update(2)
+    assert len(said) == 2
     with program.Progress("healing", 100, "step") as progress:  # resumed: 90 steps are there at once
         progress.update(90)
         clock[0] += 20

@@ -167,7 +167,8 @@ def _log_to(path: Path) -> None:
 
 
 class Progress:
-    """How far a long stage is and how long it will take: a bar on a terminal, else a line now and then.
+    """How far a long stage is and how long it will take: a bar on a terminal, else a line now and then, none
+    for what takes less than ``every`` seconds.
 
     >>> with Progress("healing embedded drop_6-9", total=150, unit="step") as progress:
     ...     progress.update(1)
@@ -189,8 +190,8 @@ class Progress:
     def __exit__(self, failed, *_) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif not failed:
-            self._say(f"done in {clock(time.monotonic() - self.started)}")
+        elif not failed and (took := time.monotonic() - self.started) >= self.every:
+            self._say(f"done in {clock(took)}")
 
     def update(self, step: int = 1, note: str = "") -> None:
         """Count ``step`` more units; ``note`` is a short extra, such as the loss.
