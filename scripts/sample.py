@@ -21,10 +21,12 @@ def pair(convert):
 
 
 def main(arguments):
-    from deeper_layers.corpus import Corpus, write_sample
-    from deeper_layers.local_corpus import LocalCorpus
+    from deeper_layers.sample import write_sample
 
-    where = Corpus if kind(arguments.source) == "datasets" else LocalCorpus
+    if kind(arguments.source) == "datasets":
+        from deeper_layers.corpus import Corpus as where
+    else:
+        from deeper_layers.local_corpus import LocalCorpus as where
     settings = {field.name: getattr(arguments, field.name) for field in fields(where)}
     for name in ("beside", "splits"):
         if name in settings:

@@ -10,8 +10,9 @@ import mirrors
 import pytest
 from conftest import ROOT, full_config
 
-from deeper_layers.corpus import Corpus, write_sample
+from deeper_layers.corpus import Corpus
 from deeper_layers.errors import UserError
+from deeper_layers.sample import write_sample
 from deeper_layers.study import Study
 from deeper_layers.tokens import read_texts
 

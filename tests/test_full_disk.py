@@ -13,12 +13,13 @@ from test_faults import disk  # noqa: F401 (a fixture)
 from test_heal import RECIPE, counting, tiny_llama
 
 from deeper_layers import program
-from deeper_layers.corpus import Corpus, write_sample
+from deeper_layers.corpus import Corpus
 from deeper_layers.distances import AngularDistances
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation_job import Job
 from deeper_layers.heal import heal
 from deeper_layers.qwen import convert
+from deeper_layers.sample import write_sample
 from deeper_layers.tokens import write_tokens
 
 

@@ -9,12 +9,10 @@ it is for: they share no document, not even a repeated one, and none depends on 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import datasets
 import pyarrow
@@ -23,11 +21,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from .errors import UserError
-from .files import replacing, sha256, write_json
 from .hub import UNREACHABLE, explained
-from .local_corpus import LocalCorpus
-from .program import track
-from .provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -114,16 +108,3 @@ class Corpus:
     def facts(self) -> dict:
         """What the documents are, for the JSON beside the sample."""
         return dict(vars(self))
-
-
-def write_sample(corpus: Corpus | LocalCorpus, count: int, path: str | Path) -> None:
-    """Write ``count`` documents as JSONL ({"text": ...} a line) and, beside it, what they are as .json.
-
-    Raises UserError if there are fewer.
-    """
-    path = Path(path)
-    with replacing(path) as aside, open(aside, "w", encoding="utf-8") as file:
-        for text in track(corpus.sample(count), f"sampling {corpus.source}", count, "document"):
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    facts = corpus.facts() | {"documents": count, "sha256": sha256(path)}
-    write_json(path.with_suffix(".json"), provenance(**facts))

@@ -143,7 +143,7 @@ class LocalCorpus:
         """The same in a line."""
         facts = self.facts()
         left = facts["left_out"]
-        said = [f"{left[what]} {what} documents" for what in ("empty", "repeated") if left[what]]
+        said = [f"{left[what]} {what}" for what in ("empty", "repeated") if left[what]]
         said += [f"{what} {some(left[what])}" for what in ("fields", "other splits", "files") if left[what]]
         of = "" if self.split == ALL else f" of split {self.split}"
         return (
