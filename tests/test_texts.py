@@ -27,7 +27,6 @@ from deeper_layers.sample import write_sample
 from deeper_layers.study import Study
 from deeper_layers.tokens import read_texts
 
-
 DEFAULT = full_config()
 
 
