@@ -16,6 +16,7 @@ from pathlib import Path
 from deeper_layers import program
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
+from deeper_layers.files import read_json
 from deeper_layers.limits import check_arguments
 from deeper_layers.settings import LossSettings, TaskSettings
 
@@ -51,9 +52,21 @@ def batch_size(text: str) -> int | None:
 
 
 def check(arguments: Namespace) -> bool:
-    """Whether anything is left to evaluate."""
+    """Whether anything is left to evaluate; if so, the model can be asked it."""
     check_arguments(arguments, {"--length": arguments.length} if arguments.loss else {})
-    return bool(job_of(arguments)[0].missing)
+    job, suite = job_of(arguments)
+    if job.missing and isinstance(suite, TaskSuite):
+        arguments.loaded = _load(suite, arguments.checkpoint)
+    return bool(job.missing)
+
+
+def _load(suite: TaskSuite, checkpoint: Path):
+    """lm-eval's manager and tasks, without torch: a faulty task is told before a GPU is waited for."""
+    from deeper_layers.tasks import check_tasks, load_tasks
+
+    manager, tasks = load_tasks(suite)
+    check_tasks(tasks, read_json(checkpoint / "config.json"))
+    return manager, tasks
 
 
 def main(arguments: Namespace) -> None:
@@ -103,10 +116,10 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
             family = Family(_model(arguments), job.missing, arguments.batch)
         results = losses(family, documents, what, job.journal).items()
     else:
-        from deeper_layers.evaluate import FamilyLM, evaluate, load_tasks
+        from deeper_layers.evaluate import FamilyLM, evaluate
         from deeper_layers.tokens import load_tokenizer
 
-        manager, tasks = load_tasks(suite)
+        manager, tasks = getattr(arguments, "loaded", None) or _load(suite, arguments.checkpoint)
         tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
         lm = FamilyLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
         family, results = lm.family, evaluate(lm, suite, manager, tasks)

@@ -30,11 +30,12 @@ from deeper_layers.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.blocks import FULL, Block
 from deeper_layers.checkpoint import adopt, cut
 from deeper_layers.errors import UserError
-from deeper_layers.evaluate import FamilyLM, load_tasks
+from deeper_layers.evaluate import FamilyLM
 from deeper_layers.evaluation_job import TaskSuite
 from deeper_layers.family import Family
 from deeper_layers.loss import token_loss
 from deeper_layers.models import load_model
+from deeper_layers.tasks import load_tasks
 from deeper_layers.tokens import write_tokens
 
 torch.set_num_threads(1)
@@ -259,7 +260,7 @@ def assert_same(ours, theirs) -> None:
 
 def assert_is_lm_evals(ours: dict, theirs: dict) -> None:
     ours, theirs = dict(ours), dict(theirs)
-    del ours["deeper_layers"], ours["date"], theirs["date"]
+    del ours["deeper_layers"], ours["chance"], ours["date"], theirs["date"]
     ours["config"], theirs["config"] = dict(ours["config"]), dict(theirs["config"])
     for config in (ours["config"], theirs["config"]):
         del config["model"]  # the folder that it was loaded from
