@@ -409,6 +409,14 @@ def test_without_healing_the_un_healed_curves_remain(table, levels, distances, s
             assert {line.get_linestyle() for line in curves} <= {":", "None"}, name
 
 
+def test_a_model_that_does_nothing_better_than_chance_is_drawn_all_the_same(table, levels, distances, speed):
+    table["knowledge"], table["loss"] = 0.25, 5.5
+    table["normalised_loss"] = 1.1
+    drawn = dict(draw_all(table, levels, distances, speed))
+    assert {ax.get_ylabel() for ax in drawn["pareto"].axes} > {"knowledge", "held-out loss (nats)"}
+    assert drawn.keys() == FIGURES.keys()
+
+
 def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
     for ending in ("svg", "pdf", "png"):
         one, two = (tmp_path / f"{i}.{ending}" for i in (1, 2))

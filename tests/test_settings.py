@@ -82,8 +82,16 @@ def test_schema_settings_and_command_line_agree(cls):
         (settings.Healing, {"targets": []}, "targets is empty"),
         (settings.Healing, {"seed": -1}, "seed is -1, it must be at least 0"),
         (settings.Healing, {"steps": 2**31}, "steps is 2147483648, it must be at most 2147483647"),
-        (settings.Pretraining, {"width": 97, "heads": 3}, "width is 97, it must be an even multiple of the 3 heads"),
-        (settings.Pretraining, {"width": 99, "heads": 3}, "width is 99, it must be an even multiple of the 3 heads"),
+        (
+            settings.Pretraining,
+            {"width": 97, "heads": 3},
+            "width is 97, it must be an even multiple of the 3 heads",
+        ),
+        (
+            settings.Pretraining,
+            {"width": 99, "heads": 3},
+            "width is 99, it must be an even multiple of the 3 heads",
+        ),
         (settings.WorldSettings, {"people": 8}, "world: people is 8, it must be at least 10"),
         (settings.WorldSettings, {"people": 20_000}, "people is 20000, it must be at most 19200"),
         (settings.DistanceSettings, {"stream": True, "precision": "nf4"}, "distances: stream reads weights"),

@@ -517,13 +517,14 @@ def pareto(
     """Which n is worth it: quality of every cut of one model against its speed and its memory.
 
     The line joins the cuts that no other one beats in both (the Pareto front), with their n. A row of panels
-    a metric; left out, unless asked for, is what the unpruned model does not do better than chance.
+    a metric; left out, unless asked for, is what the unpruned model does not do better than chance, if it
+    does anything better.
     """
     model, treatments = _one_model(table, models), _treatments(table, recipe)
     table = _rows(table, model=model)
     if "decode" not in table:
         raise UserError("the table has no speed: this figure needs study.speed: true")
-    metrics, full = list(metrics or learned(table, levels, model)), unpruned(table, model)
+    metrics, full = list(metrics or learned(table, levels, model) or _metrics(table)), unpruned(table, model)
     rows = table[table["treatment"].isin(treatments) & ((table["n"] > 0) | (table["treatment"] == PRUNED))]
     rows = rows.assign(
         decode=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]
