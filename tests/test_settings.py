@@ -1,14 +1,13 @@
 """Settings have one home: schema, programs and classes of settings agree in every default and bound."""
 
-import runpy
-import sys
 from dataclasses import fields
 
 import pytest
 import yaml
 from conftest import ROOT
+from programs import parser_of
 
-from deeper_layers import program, settings
+from deeper_layers import settings
 from deeper_layers.errors import UserError
 
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())["properties"]
@@ -26,21 +25,6 @@ SECTIONS = {  # class of settings -> its section of the schema, and the program 
     settings.LossSettings: (SUITE["loss"]["properties"], "evaluate"),
     settings.SpeedSettings: (SCHEMA["speed"]["properties"], "speed"),
 }
-
-
-def parser_of(name: str):
-    """The argument parser of ``scripts/{name}.py``."""
-    found, torch, run = [], sys.modules.get("torch"), program.run
-    program.run = lambda main, p, *args, **how: found.append(p)
-    path, argv = sys.path[:], sys.argv
-    try:
-        sys.argv = [name, "--verify", "--trust-remote-code"]  # some programs do without torch otherwise
-        runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
-    finally:
-        program.run, sys.path[:], sys.argv = run, path, argv
-        if torch is not None:
-            sys.modules["torch"] = torch
-    return found[0]
 
 
 @pytest.mark.parametrize("cls", SECTIONS, ids=lambda cls: cls.__name__)

@@ -28,7 +28,7 @@ from .settings import (
 if TYPE_CHECKING:
     from .study import Study
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
 WORLD_TASKS = ("knowledge", "reasoning", "yesno")
 ACCOUNT = re.compile(r"[A-Za-z0-9][\w.-]*")
 

@@ -41,8 +41,9 @@ Validator = jsonschema.validators.extend(
 
 def check_schema(config: dict, schema: dict) -> None:
     """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
-    _check_values(config)
+    _check_words(config)
     _check_against(config, schema)
+    _check_numbers(config)
     # Values of a recipe for single models are of the recipe's own kind, but get no defaults.
     recipe_schema = schema["properties"]["recipes"]["additionalProperties"] | {"required": []}
     for name, recipe in config.get("recipes", {}).items():
@@ -56,23 +57,38 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
 
 
-def _check_values(value, path: tuple = ()) -> None:
-    """What no key may hold: values become names, paths and words of a command line."""
+def _check_words(value, path: tuple = ()) -> None:
+    """Keys and texts become names, paths and words of a command line."""
     where = ".".join(map(str, path)) or "the configuration"
     if isinstance(value, Mapping):
         for key, below in value.items():
             if not isinstance(key, str):
                 raise UserError(f"{where}: the key {key} is no text; put it in quotes, as in '{key}'")
-            _check_values(key, path)
-            _check_values(below, (*path, key))
+            _check_words(key, path)
+            _check_words(below, (*path, key))
     elif isinstance(value, list):
         for item in value:
-            _check_values(item, path)
+            _check_words(item, path)
     elif isinstance(value, str) and UNPRINTABLE.search(value):
         raise UserError(
             f"{where}: {value!r} has a character that cannot be printed, such as a line break; write it in "
             "one line"
         )
+    elif isinstance(value, str) and (
+        len(value) > 4000 or any(len(part.encode()) > 255 for part in value.split("/"))
+    ):
+        raise UserError(f"{where}: {_short(value)} is too long for a name or a path")
+
+
+def _check_numbers(value, path: tuple = ()) -> None:
+    """Numbers that the schema takes and no program does."""
+    where = ".".join(map(str, path))
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_numbers(below, (*path, key))
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, path)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: {value} is not a finite number")
     elif isinstance(value, int) and abs(value) > LARGEST:

@@ -1,0 +1,28 @@
+"""The command-line options of the programs in scripts/, without running them."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from functools import cache
+
+from conftest import ROOT
+
+from deeper_layers import program
+
+
+@cache
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The argument parser of ``scripts/{name}.py``."""
+    found, torch, run = [], sys.modules.get("torch"), program.run
+    program.run = lambda main, p, *args, **how: found.append(p)
+    path, argv = sys.path[:], sys.argv
+    try:
+        sys.argv = [name, "--verify", "--trust-remote-code"]  # some programs do without torch otherwise
+        runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
+    finally:
+        program.run, sys.path[:], sys.argv = run, path, argv
+        if torch is not None:
+            sys.modules["torch"] = torch
+    return found[0]
