@@ -43,7 +43,7 @@ rule download:
         "Fetching {wildcards.model} into the Hugging Face cache"
     # What is asked is not a parameter: a changed length fetches nothing again.
     shell:
-        'python "$SCRIPTS/download.py" {params.options} --model {wildcards.model} --asked "$ASKED" '
+        'python "$SCRIPTS/download.py" {params.options} --model {wildcards.model:q} --asked "$ASKED" '
         "--out {output:q} --log {log:q}"
 
 

@@ -84,7 +84,7 @@ def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeyp
         ({"recipes__healed__models": {"mini": {}}}, "recipes.healed.models: 'mini' is not known"),
         (
             {"models__embedded__pretrain__heads": 5},
-            "models.embedded.pretrain: width is 96, it must be an even multiple of the 5 heads, such as 100",
+            "models.embedded.pretrain: width is 128, it must be an even multiple of the 5 heads, such as 130",
         ),
         (
             {"suites__quiz__include": "."},

@@ -20,7 +20,7 @@ def page() -> str:
         "Written by `python tests/test_config_page.py` from `resources/config.schema.yaml`, by which",
         "Snakemake checks every configuration before anything runs. `config.yaml` is the default study;",
         "another one is an overlay, `snakemake --configfile studies/mine.yaml`: mappings are merged key by",
-        "key, lists are replaced. If it studies models of its own that are not trained here, it stands alone:",
+        "key, lists are replaced. If it studies models of its own, not trained here, it stands alone:",
         "nothing of `config.yaml` counts, and it names an `outdir`. Paths may hold any character but line",
         "breaks, `outdir` no braces; a leading `~` is the home folder.",
         "",

@@ -25,7 +25,7 @@ use rule * from deeper as deeper_*
 
 assert not any(path.endswith("scripts") for path in sys.path) and before[2] is sys.excepthook
 changed = {{key for key in os.environ if os.environ[key] != before[1].get(key)}}
-assert changed <= {{"SCRIPTS", "OMP_WAIT_POLICY"}}, changed
+assert changed <= {{"SCRIPTS", "ASKED", "OMP_WAIT_POLICY"}}, changed
 assert shell._process_prefix is None
 
 onsuccess:

@@ -34,7 +34,7 @@ def unquoted(text: str) -> list[str]:
     """What a command line hands to the shell without quotes."""
     fields = [field for field in re.findall(r"\{[^{}]+\}", text) if field not in NUMBERS | QUOTED]
     wrong = [field for field in fields if not field.endswith(":q}")]
-    bare = re.sub(r'"\$\([^"]*\)"|"\$\w+/\w+\.py"', "", text)
+    bare = re.sub(r'"\$\([^"]*\)"|"\$\w+(?:/\w+\.py)?"', "", text)
     return wrong + re.findall(r"\$\(.*?\)|\$\w+", bare)
 
 

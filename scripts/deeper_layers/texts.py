@@ -42,7 +42,8 @@ def sample_settings(settings: Mapping, split: str, read: Mapping[str, int]) -> d
     else:
         names = ("source", "field", "seed", "documents", "ours", "beside", "splits")
         beside = [f"{ours}={number}" for ours, number in read.items() if ours != split]
-        drawn = {"ours": split, "beside": beside, "splits": [f"{ours}={theirs[ours]}" for ours in theirs]}
+        drawn = {"source": os.path.expanduser(settings["source"])}
+        drawn |= {"ours": split, "beside": beside, "splits": [f"{ours}={theirs[ours]}" for ours in theirs]}
     settings = {**settings, "documents": settings[split], **drawn}
     return {name: settings[name] for name in names}
 
