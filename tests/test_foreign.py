@@ -265,7 +265,8 @@ def test_masks_and_tables_of_older_versions_are_let_through_and_left_behind(name
     assert {k.removeprefix("transformer.") for k in load_file(cut / "model.safetensors")} == wanted
     documents = [IDS[0, :length].numpy() for length in (5, 12)]
     streamed = streamed_distances(Stream(full), documents, batch_tokens=24).mean
-    assert torch.equal(streamed, angular_distances(settled(load_model(full)), documents, 24).mean)
+    whole = angular_distances(settled(load_model(full)), documents, batch_tokens=24).mean
+    torch.testing.assert_close(streamed, whole, rtol=0, atol=2e-4)
     checkpoint.adopt(folder, "tiny", tmp_path / "by layer", reshard=True)
     checkpoint.verify(tmp_path / "by layer")
     by_layer = [k for path in (tmp_path / "by layer").glob("*.safetensors") for k in load_file(path)]
@@ -347,7 +348,8 @@ def test_a_head_that_is_the_embedding_may_be_stored_or_not(stored, tmp_path):
     assert_cuts_exactly(full)
     documents = [IDS[0, :length].numpy() for length in (5, 12)]
     streamed = streamed_distances(Stream(full), documents, batch_tokens=24).mean
-    assert torch.equal(streamed, angular_distances(settled(load_model(full)), documents, 24).mean)
+    whole = angular_distances(settled(load_model(full)), documents, batch_tokens=24).mean
+    torch.testing.assert_close(streamed, whole, rtol=0, atol=2e-4)
 
 
 def test_a_head_that_is_missing_is_named(tmp_path):
