@@ -137,7 +137,7 @@ def assert_cut_by_the_manifest_alone(folder):
 def assert_positions(model):
     """A model reads more tokens than its config says positions, or it is known not to (``limits``)."""
     limit, fixed = limits.positions(json.loads(model.config.to_json_string()))
-    if limit is None:
+    if limit is None or limit > 4096:  # scaled positions: too long to try
         return
     model(torch.ones((1, limit), dtype=torch.long), use_cache=False)
     longer = torch.ones((1, limit + 1), dtype=torch.long)
