@@ -9,6 +9,8 @@ MEMORY=$(slurmd -C | sed -n 's/.*RealMemory=\([0-9]*\).*/\1/p')
 
 for file in slurm gres; do
   link=/etc/slurm/$file.conf
+  # A link without a Slurm is of a run of ours that was killed.
+  if [ -L "$link" ] && ! pgrep -x slurmctld > /dev/null; then rm "$link"; fi
   if [ -e "$link" ] && [ "$(readlink "$link")" != "$ROOT/etc/$file.conf" ]; then
     echo "$link exists and is not ours: not touched" >&2
     exit 1
