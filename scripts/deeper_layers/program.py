@@ -124,6 +124,11 @@ def machine_fault(error: BaseException | None) -> str | None:
 def tell(text: str) -> None:
     """A line for the person who watches and for the log."""
     print(text, file=_screen, flush=True)
+    to_log(text)
+
+
+def to_log(text: str) -> None:
+    """A line for the log alone, if there is one."""
     if _screen is not sys.stderr:
         print(text, flush=True)
 
@@ -190,8 +195,9 @@ class Progress:
     def __exit__(self, failed, *_) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif not failed and (took := time.monotonic() - self.started) >= self.every:
-            self._say(f"done in {clock(took)}")
+        elif not failed:
+            took = time.monotonic() - self.started
+            self._say(f"done in {clock(took)}", watched=took >= self.every)
 
     def update(self, step: int = 1, note: str = "") -> None:
         """Count ``step`` more units; ``note`` is a short extra, such as the loss.
@@ -214,8 +220,9 @@ class Progress:
             left = (now - since) / (self.done - before) * (self.total - self.done)
             self._say(f"{100 * self.done / self.total:.0f} %, {clock(left)} left" + (note and f", {note}"))
 
-    def _say(self, text: str) -> None:
-        tell(f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}")
+    def _say(self, text: str, watched: bool = True) -> None:
+        """To the log, and to the person who watches if that is worth a line."""
+        (tell if watched else to_log)(f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}")
 
 
 def track(items: Iterable, what: str, total: int | None = None, unit: str = "sample") -> Iterator:
