@@ -9,9 +9,9 @@ import os
 
 __version__ = "0.1.0"
 
-# Threads of OpenMP that wait for work spin, and take the core from the one that has it: on shared or virtual
-# cores two threads then train a small model 18 times slower than one. Read when torch is imported; a value of
-# the user's own stays.
+# Threads of OpenMP that wait for work spin, and take the core from the one that has it. Where cores are
+# shared with other work two threads were seen to train a small model 18 times slower than one, on a quiet
+# machine no slower (benchmarks/threads.py). Read when torch is imported; a value of the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Batches differ in shape, and what torch keeps of one on a GPU seldom fits the next: it then frees and asks
