@@ -1,5 +1,6 @@
 """Settings that must precede the imports: one thread (tiny models are fastest so), no hub."""
 
+import copy
 import os
 import sys
 import tempfile
@@ -25,6 +26,18 @@ def full_config(path: Path = ROOT / "config.yaml") -> dict:
 
     config = yaml.safe_load(path.read_text())
     validate(config, str(ROOT / "resources/config.schema.yaml"))
+    return config
+
+
+def replaced(config: dict, changes: dict) -> dict:
+    """A copy of ``config`` with the values of ``changes``, {"study__remove": [3]}."""
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[key] = value
     return config
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
-from conftest import ROOT
+from conftest import ROOT, replaced
 
 STUDY = {
     "outdir": "results",
@@ -50,14 +49,7 @@ STUDY = {
 
 def changed(**changes) -> dict:
     """STUDY with other values: ``changed(study__remove=[1])``."""
-    study = copy.deepcopy(STUDY)
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        place = study
-        for parent in parents:
-            place = place[parent]
-        place[key] = value
-    return study
+    return replaced(STUDY, changes)
 
 
 def prepare(folder: Path, study: dict = STUDY) -> Path:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from conftest import ROOT, full_config
+from conftest import ROOT, full_config, replaced
 from snakemake.utils import update_config, validate
 
 from deeper_layers.errors import UserError
@@ -18,14 +18,7 @@ SCHEMA = yaml.safe_load(PATH.read_text())
 
 def changed(**changes) -> dict:
     """The default configuration, defaults filled in, with other values: changed(study__remove=[3])."""
-    config = copy.deepcopy(full_config())
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        place = config
-        for parent in parents:
-            place = place[parent]
-        place[key] = value
-    return config
+    return replaced(full_config(), changes)
 
 
 def fault(**changes) -> str:

@@ -1,13 +1,12 @@
 """The configuration: its schema, its defaults, and one clear line for each kind of bad input."""
 
-import copy
 import json
 import re
 import sys
 
 import pytest
 import yaml
-from conftest import ROOT, full_config
+from conftest import ROOT, full_config, replaced
 
 from deeper_layers import code_hash
 from deeper_layers.blocks import Block as B
@@ -20,14 +19,7 @@ SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
 
 def changed(**changes) -> dict:
     """The default configuration with dotted keys replaced: changed(study__remove=[3])."""
-    config = copy.deepcopy(full_config())
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        place = config
-        for parent in parents:
-            place = place[parent]
-        place[key] = value
-    return config
+    return replaced(full_config(), changes)
 
 
 def test_the_default_configuration_is_valid_and_every_key_has_a_description():
