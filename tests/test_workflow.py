@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, replaced
 from small_study import changed, prepare, run
 
 pytestmark = pytest.mark.slow
@@ -39,14 +39,7 @@ def jobs(folder: Path, study: dict, *arguments: str, snakefile: Path = ROOT / "S
 
 def study_with(**changes) -> dict:
     """STUDY with other values: ``study_with(distances__samples=30)``."""
-    study = json.loads(json.dumps(STUDY))
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        place = study
-        for parent in parents:
-            place = place[parent]
-        place[key] = value
-    return study
+    return replaced(STUDY, changes)
 
 
 @pytest.fixture(scope="module")
