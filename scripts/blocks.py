@@ -3,16 +3,11 @@
 from pathlib import Path
 
 from deeper_layers import program
-from deeper_layers.blocks import (
-    BY_DISTANCE,
-    STRATEGIES,
-    choose,
-    published_blocks,
-    read_distances,
-    write_choices,
-)
+from deeper_layers.choices import choose, write_choices
 from deeper_layers.errors import UserError
 from deeper_layers.files import read_json, replacing
+from deeper_layers.published_blocks import published_blocks
+from deeper_layers.strategies import BY_DISTANCE, STRATEGIES, read_distances
 
 
 def main(arguments):

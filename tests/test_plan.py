@@ -11,7 +11,8 @@ from small_study import run
 from test_studies import SCHEMA, cache, merged
 
 from deeper_layers import work
-from deeper_layers.blocks import FULL, Block, Choice, write_choices
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.choices import Choice, write_choices
 from deeper_layers.plan import markdown, plan, si
 from deeper_layers.study import Study
 

@@ -12,7 +12,8 @@ import yaml
 from conftest import ROOT
 from snakemake.utils import update_config, validate
 
-from deeper_layers.blocks import FULL, Block, Choice, write_choices
+from deeper_layers.blocks import FULL, Block
+from deeper_layers.choices import Choice, write_choices
 from deeper_layers.errors import UserError
 from deeper_layers.hub_cache import cached_file
 from deeper_layers.plan import plan

@@ -8,9 +8,8 @@ import pytest
 import yaml
 from conftest import ROOT, full_config, replaced
 
-from deeper_layers import code_hash
 from deeper_layers.blocks import Block as B
-from deeper_layers.blocks import Choice, write_choices
+from deeper_layers.choices import Choice, write_choices
 from deeper_layers.errors import UserError
 from deeper_layers.study import Study, check_schema, options
 
@@ -183,28 +182,6 @@ def test_a_model_may_have_its_own_values_of_a_recipe():
     study = Study(config)
     assert "--rank 2 " in study.healing_options("healed", "embedded")
     assert study.recipe("healed", "another")["rank"] == config["recipes"]["healed"]["rank"]
-
-
-def test_code_hash_sees_code_and_not_comments(tmp_path, monkeypatch):
-    library = tmp_path / "deeper_layers"
-    library.mkdir()
-    (tmp_path / "stage.py").write_text("from deeper_layers import used\nprint(used.f())\n")
-    (library / "used.py").write_text("from .deep import g\n\n\ndef f():\n    return g()\n")
-    (library / "deep.py").write_text("def g():\n    return 1\n")
-    (library / "other.py").write_text("x = 1\n")
-    monkeypatch.setattr(code_hash, "SCRIPTS", tmp_path)
-
-    def now():
-        code_hash._tree.cache_clear()
-        return code_hash.code("stage")
-
-    first = now()
-    (library / "deep.py").write_text('"""Docs."""\n\n\ndef g():\n    """More."""\n    # why\n    return 1\n')
-    (library / "other.py").write_text("x = 2\n")
-    assert now() == first
-    (library / "deep.py").write_text("def g():\n    return 2\n")
-    assert now() != first
-    code_hash._tree.cache_clear()
 
 
 def test_the_configuration_is_read_without_torch_or_pandas():

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from deeper_layers import table as tables
-from deeper_layers.blocks import Block, Choice
+from deeper_layers.blocks import Block
+from deeper_layers.choices import Choice
 from deeper_layers.errors import UserError
 from deeper_layers.published import published_names
 from deeper_layers.scores import suite_levels, suite_scores

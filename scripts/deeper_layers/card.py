@@ -12,10 +12,11 @@ from .blocks import Block
 from .checkpoint import MANIFEST
 from .files import read_json
 from .hub_cache import cached_file
+from .resources import resource
 from .scores import read_result, suite_scores
 from .sizes import scaled
 
-CARD = Path(__file__).parents[2] / "resources/card.md"
+CARD = resource("card.md")
 
 
 def card(

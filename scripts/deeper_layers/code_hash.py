@@ -1,52 +1,118 @@
-"""A hash of the code that a stage runs, so that changed code reruns it and a changed comment does not."""
+"""A hash of the code that a stage runs, so that changed code reruns it and a changed comment does not.
+
+A module is hashed by its syntax tree, without comments, docstrings and layout, and with each import of ours
+replaced by the hash of what it leads to: a changed module changes all that import it, and one that only moves
+changes none. Files of ``resources/`` count in the modules that ask for them (``resources.resource``).
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent.parent
+PACKAGE = "deeper_layers"
 # Modules that change what a person sees or what is refused, never a result; settings come as options.
-COSMETIC = {"program", "provenance", "errors", "settings", "limits", "vocabulary"}
+COSMETIC = {"program", "provenance", "errors", "settings", "limits", "vocabulary", "resources"}
 
 
 def code(script: str) -> str:
-    """Hex digest of ``scripts/{script}.py`` and all of our modules that it imports, directly or not.
-
-    Syntax trees are hashed, without comments, docstrings and layout.
-    """
-    digest = hashlib.sha256(_tree(SCRIPTS / f"{script}.py")[0].encode())
-    for module in sorted(_reach(SCRIPTS / f"{script}.py")):
-        digest.update(_tree(module)[0].encode())
-    return digest.hexdigest()[:12]
-
-
-def _reach(path: Path) -> set[Path]:
-    found, todo = set(), [path]
-    while todo:
-        for name in _tree(todo.pop())[1]:
-            module = SCRIPTS / "deeper_layers" / f"{name}.py"
-            if name not in COSMETIC and module.is_file() and module not in found:
-                found.add(module)
-                todo.append(module)
-    return found
+    """Hex digest of ``scripts/{script}.py`` with all of our modules that it imports, directly or not, and
+    all resources that these read. Raises ValueError for a resource that is not named by a plain text."""
+    return digest(SCRIPTS / f"{script}.py")[:12]
 
 
 @cache
-def _tree(path: Path) -> tuple[str, frozenset[str]]:
-    """The dump of a file's syntax tree without docstrings, and the names of our modules it imports."""
+def digest(path: Path) -> str:
+    """Hex digest of a module with all that it imports of ours."""
     tree = ast.parse(path.read_text())
-    names = set()
+    imported = sorted(f"{source} {bound}" for source, bound in _imports(tree, path))
+    resources = sorted(_content(_resource(name)) for name in _resource_names(tree, path))
+    _strip(tree, path)
+    parts = [ast.dump(tree), *imported, *resources]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _statements(tree: ast.AST, path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of modules of ours, but for those that only type checkers read."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += node.orelse
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            if next(_targets(node, path), None):
+                yield node
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+def _targets(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[tuple[Path, str, str]]:
+    """(module of ours, name in it or nothing, name that it gets) of everything that a statement imports."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if module := _module(SCRIPTS.joinpath(*alias.name.split("."))):
+                yield module, "", alias.asname or alias.name
+        return
+    names = (node.module or "").split(".") if node.module else []
+    if node.level:
+        folder = path.parents[node.level - 1]
+    elif names and names[0] == PACKAGE:
+        folder = SCRIPTS
+    else:
+        return
+    folder = folder.joinpath(*names)
+    for alias in node.names:
+        bound = alias.asname or alias.name
+        if module := _module(folder / alias.name):
+            yield module, "", bound
+        elif module := _module(folder):
+            yield module, alias.name, bound
+
+
+def _module(path: Path) -> Path | None:
+    """The file of a module of ours that is imported as ``path``."""
+    file = path.with_suffix(".py")
+    return file if PACKAGE in file.parts and file.is_file() else None
+
+
+def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
+    """(hash of the module and name in it, name that it gets) of everything of ours that is imported."""
+    for node in _statements(tree, path):
+        for module, name, bound in _targets(node, path):
+            is_cosmetic = module.relative_to(SCRIPTS / PACKAGE).with_suffix("").as_posix() in COSMETIC
+            yield ("" if is_cosmetic else digest(module)) + f" {name}", bound
+
+
+def _resource_names(tree: ast.AST, path: Path) -> Iterator[str]:
+    """Those that a module calls ``resource`` with."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level or module.split(".")[0] == "deeper_layers":
-                inner = module.removeprefix("deeper_layers").strip(".").split(".")[0]
-                names |= {inner} if inner else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("deeper_layers.")}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "resource":
+            if not (node.args and isinstance(node.args[0], ast.Constant)):
+                raise ValueError(f"{path}:{node.lineno}: name the resource by a plain text")
+            yield node.args[0].value
+
+
+def _resource(name: str) -> Path:
+    return SCRIPTS.parent / "resources" / name
+
+
+def _content(path: Path) -> str:
+    """A hash of a file, or of all files of a folder with their names."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    found = [f"{p.relative_to(path)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in files]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def _strip(tree: ast.AST, path: Path) -> None:
+    """Take out what is hashed otherwise or not at all: our imports, docstrings."""
+    ours = set(_statements(tree, path))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree), frozenset(names)
+        for field in ("body", "orelse", "finalbody"):
+            if isinstance(lines := getattr(node, field, None), list):
+                setattr(node, field, [line for line in lines if line not in ours])

@@ -6,9 +6,10 @@ They were read off figures 2 and 5 of arXiv 2403.17887; the file's ``uncertainty
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
-RESULTS = Path(__file__).parents[2] / "resources/published/results.csv"
+from .resources import resource
+
+RESULTS = resource("published/results.csv")
 
 # The recipe to compare with the authors' healing, and the strategy that their own blocks stand for.
 TREATMENTS = {"pruned": "pruned", "healed": "healed"}

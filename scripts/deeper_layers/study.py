@@ -15,25 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .asked import check_study
-from .blocks import (
-    BY_DISTANCE,
-    FULL,
-    STRATEGIES,
-    Block,
-    Choice,
-    choose,
-    published_blocks,
-    read_choices,
-)
+from .blocks import FULL, Block
 from .checks import check_name, check_settings
+from .choices import Choice, choose, read_choices
 from .errors import UserError
 from .files import read_json
 from .hub_cache import cache_folder, cached_file, is_offline
 from .local_source import SPLITS
 from .published import Published
+from .published_blocks import published_blocks
 from .schema import MissingError, did_you_mean
 from .schema import check_schema as check_schema  # for whoever has both from here
 from .scores import PRUNED, result_path
+from .strategies import BY_DISTANCE, STRATEGIES
 from .texts import check_text, sample_settings, text_fingerprint
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}

@@ -14,10 +14,12 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from .blocks import FULL, Block, Choice, read_choices
+from .blocks import FULL, Block
+from .choices import Choice, read_choices
 from .errors import UserError
 from .files import read_json, replacing
 from .published import Published, published_names
+from .resources import resource
 from .scores import PRUNED, read_result, result_path, suite_levels, suite_scores
 from .sizes import MEASURED, SPEEDS, scaled, size
 
@@ -25,7 +27,7 @@ VARIANT = ["model", "strategy", "n", "block", "treatment"]
 SIZE = ["n_layers", "layers", "fraction_removed", "parameters", "bytes", "distance"]
 LEVELS = ["model", "metric", "level", "value"]
 
-TEMPLATE = Path(__file__).parents[2] / "resources" / "table.html"
+TEMPLATE = resource("table.html")
 
 
 def build(

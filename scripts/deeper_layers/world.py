@@ -27,8 +27,9 @@ import yaml
 
 from .errors import UserError
 from .files import replacing
+from .resources import resource
 
-TASKS = Path(__file__).resolve().parents[2] / "resources" / "tasks"
+TASKS = resource("tasks")
 SPLITS = ("validation", "calibration", "train")  # a split never repeats a document of one before it
 
 
