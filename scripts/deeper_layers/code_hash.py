@@ -41,13 +41,17 @@ def _statements(tree: ast.AST, path: Path) -> Iterator[ast.Import | ast.ImportFr
     todo = [tree]
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            todo += node.orelse
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+        if _is_for_type_checkers(node):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
             if next(_targets(node, path), None):
                 yield node
         else:
             todo += ast.iter_child_nodes(node)
+
+
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _targets(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[tuple[Path, str, str]]:
@@ -74,9 +78,9 @@ def _targets(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[tuple[Pa
 
 
 def _module(path: Path) -> Path | None:
-    """The file of a module of ours that is imported as ``path``."""
-    file = path.with_suffix(".py")
-    return file if PACKAGE in file.parts and file.is_file() else None
+    """The file of a module or package of ours that is imported as ``path``."""
+    files = [path.with_suffix(".py"), path / "__init__.py"] if PACKAGE in path.parts else []
+    return next((file for file in files if file.is_file()), None)
 
 
 def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
@@ -115,4 +119,5 @@ def _strip(tree: ast.AST, path: Path) -> None:
             node.body = node.body[1:] or [ast.Pass()]
         for field in ("body", "orelse", "finalbody"):
             if isinstance(lines := getattr(node, field, None), list):
-                setattr(node, field, [line for line in lines if line not in ours])
+                kept = [line for line in lines if line not in ours and not _is_for_type_checkers(line)]
+                setattr(node, field, kept)
