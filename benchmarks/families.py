@@ -15,11 +15,11 @@ SEQUENCES, LENGTH = 300, 128
 
 
 def main(place: Path) -> None:
-    from deeper_layers.blocks import FULL, Block
-    from deeper_layers.family import Family
-    from deeper_layers.loss import losses
-    from deeper_layers.models import load_model
-    from deeper_layers.tokens import write_tokens
+    from deeper_layers.data.tokens import write_tokens
+    from deeper_layers.evaluation.loss import losses
+    from deeper_layers.evaluation.tree import Family
+    from deeper_layers.models.load import load_model
+    from deeper_layers.pruning.blocks import FULL, Block
 
     common.write_llama(place / "source", **SHAPE)
     run(

@@ -22,12 +22,12 @@ import common
 import torch
 from common import ratio
 
-from deeper_layers.adapters import add_adapter
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.distances import angular_distances, batches_by_length, padded
-from deeper_layers.family import Family
-from deeper_layers.loss import losses
-from deeper_layers.provenance import provenance
+from deeper_layers.evaluation.loss import losses
+from deeper_layers.evaluation.tree import Family
+from deeper_layers.importance.angular import angular_distances, batches_by_length, padded
+from deeper_layers.models.adapters import add_adapter
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.runtime.provenance import provenance
 
 HERE = Path(__file__).parent
 
@@ -153,8 +153,8 @@ def measure_healing(model, shape: Shape) -> dict:
     """Real tokens a second of LoRA steps: rows packed as ours, against one padded document a row."""
     from torch.optim import AdamW
 
-    from deeper_layers.rows import Rows, collate
-    from deeper_layers.tokens import Tokens, write_tokens
+    from deeper_layers.data.packing import Rows, collate
+    from deeper_layers.data.tokens import Tokens, write_tokens
 
     model.config.use_cache = False
     model = add_adapter(model, 64, 64, 0.05, ["auto"]).train()

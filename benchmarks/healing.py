@@ -14,7 +14,7 @@ STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
 
 def ours(checkpoint: Path, tokens: Path, out: Path, packing: bool) -> float:
     """Tokens a second of our recipe, as it reports them itself."""
-    from deeper_layers.heal import Recipe, heal
+    from deeper_layers.healing.heal import Recipe, heal
 
     recipe = Recipe(
         rank=RANK, steps=STEPS, warmup=2, batch=BATCH, length=LENGTH, packing=packing, precision="fp32"
@@ -30,7 +30,7 @@ def plain(checkpoint: Path, tokens: Path, out: Path) -> float:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from deeper_layers.tokens import Tokens
+    from deeper_layers.data.tokens import Tokens
 
     stored = Tokens(tokens)
     documents = [stored[d][:LENGTH] for d in range(len(stored))]
@@ -89,7 +89,7 @@ def job(how: str, folder: str, number: str) -> None:
 
 
 def main(place: Path) -> None:
-    from deeper_layers.tokens import write_tokens
+    from deeper_layers.data.tokens import write_tokens
 
     run(sys.executable, __file__, "write", place / "model")
     documents = common.random_documents(3000, 8, LENGTH, SHAPE["vocabulary"])

@@ -16,9 +16,9 @@ DOCUMENTS, LENGTH = 16, 32
 def job(folder: str, how: str) -> None:
     """What a child does: distances of the checkpoint, in memory or streamed."""
     common.threads()
-    from deeper_layers.distances import angular_distances, streamed_distances
-    from deeper_layers.models import load_model
-    from deeper_layers.stream import Stream
+    from deeper_layers.importance.angular import angular_distances, streamed_distances
+    from deeper_layers.models.load import load_model
+    from deeper_layers.models.streaming import Stream
 
     documents = common.random_documents(DOCUMENTS, LENGTH, LENGTH, SHAPE["vocabulary"])
     started = time.perf_counter()

@@ -25,7 +25,7 @@ def healing(place: Path, threads: int, policy: str | None, number: int) -> float
 
 
 def main(place: Path) -> None:
-    from deeper_layers.tokens import write_tokens
+    from deeper_layers.data.tokens import write_tokens
 
     run(sys.executable, __file__, "write", place / "model")
     write_tokens(place / "text.safetensors", common.random_documents(3000, 8, LENGTH, SHAPE["vocabulary"]))

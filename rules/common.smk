@@ -23,15 +23,16 @@ SCRIPTS = str(HERE / "scripts")
 os.environ |= {"SCRIPTS": SCRIPTS}
 sys.path.insert(0, SCRIPTS)
 
-from deeper_layers import terminal, work
-from deeper_layers.asked import asked_by
-from deeper_layers.blocks import Block
-from deeper_layers.code_hash import code
+from deeper_layers.runtime import terminal
+from deeper_layers.study import estimates as work
+from deeper_layers.study.asked import asked_by
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.study.code_hash import code
 from deeper_layers.errors import UserError
-from deeper_layers.overlay import ALONE, effective
-from deeper_layers.plan import jobs as planned_jobs
-from deeper_layers.schema import MissingError
-from deeper_layers.study import Study, options
+from deeper_layers.study.overlay import ALONE, effective
+from deeper_layers.study.plan import jobs as planned_jobs
+from deeper_layers.study.schema import MissingError
+from deeper_layers.study.study import Study, options
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
 sys.path.remove(SCRIPTS)

@@ -1,4 +1,4 @@
-"""Check a checkpoint folder and link it into the results as a full model (deeper_layers.checkpoint.adopt)."""
+"""Check a checkpoint folder and link it into the results as a full model."""
 
 import os
 import sys
@@ -9,9 +9,10 @@ if "--verify" not in sys.argv and "--trust-remote-code" not in sys.argv:
     sys.modules["torch"] = None
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
-from deeper_layers import checkpoint, program
-from deeper_layers.files import read_json
-from deeper_layers.tokens import NoTokenizer, load_tokenizer
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.data.tokens import NoTokenizer, load_tokenizer
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import read_json
 
 
 def main(arguments) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.choices import choose, write_choices
 from deeper_layers.errors import UserError
-from deeper_layers.files import read_json, replacing
-from deeper_layers.published_blocks import published_blocks
-from deeper_layers.strategies import BY_DISTANCE, STRATEGIES, read_distances
+from deeper_layers.pruning.choices import choose, write_choices
+from deeper_layers.pruning.published_blocks import published_blocks
+from deeper_layers.pruning.strategies import BY_DISTANCE, STRATEGIES, read_distances
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import read_json, replacing
 
 
 def main(arguments):

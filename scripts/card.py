@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.files import replacing
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import replacing
 
 
 def main(arguments) -> None:
-    from deeper_layers.card import card
+    from deeper_layers.export.model_card import card
 
     text = card(
         arguments.checkpoint, arguments.full, arguments.results, arguments.unpruned, arguments.healing

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from deeper_layers import program
 from deeper_layers.errors import UserError
+from deeper_layers.runtime import program
 
 
 def main(arguments) -> None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from deeper_layers import checkpoint, program, qwen
-from deeper_layers.files import read_json
+from deeper_layers.checkpoints import checkpoint, qwen
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import read_json
 
 
 def main(arguments) -> None:

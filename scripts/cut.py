@@ -1,4 +1,4 @@
-"""Write a checkpoint without a block of its layers (deeper_layers.checkpoint.cut)."""
+"""Write a checkpoint without a block of its layers."""
 
 import os
 import sys
@@ -9,8 +9,9 @@ if "--verify" not in sys.argv and "--trust-remote-code" not in sys.argv:
     sys.modules["torch"] = None
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
-from deeper_layers import checkpoint, program
-from deeper_layers.blocks import Block
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.runtime import program
 
 
 def main(arguments) -> None:

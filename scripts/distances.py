@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.limits import check_arguments
+from deeper_layers.checkpoints.limits import check_arguments
+from deeper_layers.runtime import program
 from deeper_layers.settings import DistanceSettings
 
 
 def main(arguments):
-    from deeper_layers.distances import angular_distances, streamed_distances
-    from deeper_layers.files import write_json
-    from deeper_layers.models import load_model
-    from deeper_layers.provenance import provenance
-    from deeper_layers.stream import Stream
-    from deeper_layers.tokens import Tokens
+    from deeper_layers.data.tokens import Tokens
+    from deeper_layers.importance.angular import angular_distances, streamed_distances
+    from deeper_layers.models.load import load_model
+    from deeper_layers.models.streaming import Stream
+    from deeper_layers.runtime.files import write_json
+    from deeper_layers.runtime.provenance import provenance
 
     documents = Tokens(arguments.tokens).first(arguments.samples, arguments.length)
     model = arguments.checkpoint, arguments.precision, arguments.trust_remote_code

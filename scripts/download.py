@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 
 def main(arguments):
-    from deeper_layers.files import read_json, write_json
-    from deeper_layers.hub import download
-    from deeper_layers.limits import check
-    from deeper_layers.quantised import Asked
+    from deeper_layers.checkpoints.hub import download
+    from deeper_layers.checkpoints.limits import check
+    from deeper_layers.checkpoints.quantised import Asked
+    from deeper_layers.runtime.files import read_json, write_json
 
     name = arguments.model or arguments.id
     asked = Asked(**arguments.asked.get(name, {}))

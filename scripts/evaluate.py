@@ -13,11 +13,11 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation_job import Job, LossSuite, TaskSuite
-from deeper_layers.files import read_json
-from deeper_layers.limits import check_arguments
+from deeper_layers.evaluation.job import Job, LossSuite, TaskSuite
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import read_json
 from deeper_layers.settings import LossSettings, TaskSettings
 
 
@@ -62,7 +62,7 @@ def check(arguments: Namespace) -> bool:
 
 def _load(suite: TaskSuite, checkpoint: Path):
     """lm-eval's manager and tasks, without torch: a faulty task is told before a GPU is waited for."""
-    from deeper_layers.tasks import check_tasks, load_tasks
+    from deeper_layers.evaluation.tasks import check_tasks, load_tasks
 
     manager, tasks = load_tasks(suite)
     check_tasks(tasks, read_json(checkpoint / "config.json"))
@@ -103,10 +103,10 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
     """Write the results that are missing; returns the layers run for them."""
     what = f"{arguments.suite} of {job.labels['model']}"
     if isinstance(suite, LossSuite):
-        from deeper_layers.family import Family, StreamedFamily
-        from deeper_layers.loss import losses
-        from deeper_layers.stream import Stream
-        from deeper_layers.tokens import Tokens
+        from deeper_layers.data.tokens import Tokens
+        from deeper_layers.evaluation.loss import losses
+        from deeper_layers.evaluation.tree import Family, StreamedFamily
+        from deeper_layers.models.streaming import Stream
 
         documents = Tokens(suite.tokens).first(suite.sequences, suite.length)
         if is_streamed(arguments):
@@ -116,8 +116,8 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
             family = Family(_model(arguments), job.missing, arguments.batch)
         results = losses(family, documents, what, job.journal).items()
     else:
-        from deeper_layers.evaluate import FamilyLM, evaluate
-        from deeper_layers.tokens import load_tokenizer
+        from deeper_layers.data.tokens import load_tokenizer
+        from deeper_layers.evaluation.harness import FamilyLM, evaluate
 
         manager, tasks = getattr(arguments, "loaded", None) or _load(suite, arguments.checkpoint)
         tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
@@ -138,10 +138,10 @@ def unused(arguments: Namespace) -> list[str]:
 def _model(arguments: Namespace):
     how = {"precision": arguments.precision, "trust_remote_code": arguments.trust_remote_code}
     if arguments.adapter is None:
-        from deeper_layers.models import load_model
+        from deeper_layers.models.load import load_model
 
         return load_model(arguments.checkpoint, **how)
-    from deeper_layers.adapters import load_healed
+    from deeper_layers.models.adapters import load_healed
 
     return load_healed(arguments.checkpoint, arguments.adapter, **how).get_base_model()
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 
 def main(arguments) -> None:
-    from deeper_layers.export import export
+    from deeper_layers.export.merge import export
 
     export(arguments.checkpoint, arguments.adapter, arguments.out, arguments.trust_remote_code)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from deeper_layers import plots, program
 from deeper_layers.errors import UserError
-from deeper_layers.figures import FIGURES
-from deeper_layers.table import read_table
+from deeper_layers.reporting import plots
+from deeper_layers.reporting.figures import FIGURES
+from deeper_layers.reporting.table import read_table
+from deeper_layers.runtime import program
 
 OPTIONS = {
     "models": "models to show, a panel each; join by commas those that share one",

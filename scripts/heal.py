@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.limits import check_arguments
+from deeper_layers.checkpoints.limits import check_arguments
+from deeper_layers.runtime import program
 from deeper_layers.settings import Healing, check_micro_batch
 
 
 def main(arguments):
-    from deeper_layers.heal import heal
+    from deeper_layers.healing.heal import heal
 
     heal(
         arguments.checkpoint,

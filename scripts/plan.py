@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 
 def main(arguments):
-    from deeper_layers.files import replacing, write_json
-    from deeper_layers.plan import markdown, plan
-    from deeper_layers.study import Study
+    from deeper_layers.runtime.files import replacing, write_json
+    from deeper_layers.study.plan import markdown, plan
+    from deeper_layers.study.study import Study
 
     found = plan(Study(json.loads(arguments.config.read_text())))
     page = markdown(found)

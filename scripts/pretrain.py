@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.pretrain import Recipe, pretrain
+from deeper_layers.pretraining.pretrain import Recipe, pretrain
+from deeper_layers.runtime import program
 
 p = program.parser(__doc__)
 p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 
 def main(arguments) -> None:
-    from deeper_layers.files import write_json
-    from deeper_layers.push import push
+    from deeper_layers.export.upload import push
+    from deeper_layers.runtime.files import write_json
 
     write_json(arguments.out, push(arguments.folder, arguments.id))
 

@@ -3,8 +3,8 @@
 from dataclasses import fields
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.local_source import ALL, SPLITS, kind
+from deeper_layers.data.local_source import ALL, SPLITS, kind
+from deeper_layers.runtime import program
 
 
 def pair(convert):
@@ -21,12 +21,12 @@ def pair(convert):
 
 
 def main(arguments):
-    from deeper_layers.sample import write_sample
+    from deeper_layers.data.sample import write_sample
 
     if kind(arguments.source) == "datasets":
-        from deeper_layers.corpus import Corpus as where
+        from deeper_layers.data.hub_corpus import Corpus as where
     else:
-        from deeper_layers.local_corpus import LocalCorpus as where
+        from deeper_layers.data.local_corpus import LocalCorpus as where
     settings = {field.name: getattr(arguments, field.name) for field in fields(where)}
     for name in ("beside", "splits"):
         if name in settings:

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.blocks import Block
-from deeper_layers.files import read_json, replacing, write_json
-from deeper_layers.limits import check_arguments
+from deeper_layers.checkpoints.limits import check_arguments
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import read_json, replacing, write_json
 from deeper_layers.settings import SpeedSettings
 
 
 def main(arguments) -> None:
-    from deeper_layers.models import load_model
-    from deeper_layers.provenance import provenance
-    from deeper_layers.speed import Workload, measure
+    from deeper_layers.evaluation.speed import Workload, measure
+    from deeper_layers.models.load import load_model
+    from deeper_layers.runtime.provenance import provenance
 
     manifest = read_json(arguments.checkpoint / "manifest.json")
     blocks = [Block.parse(name) for name in arguments.blocks]
@@ -31,7 +31,7 @@ def main(arguments) -> None:
 
 def told(rows, path: Path) -> str:
     """What was measured, for the person who asked for it: a line a cut."""
-    from deeper_layers.sizes import scaled
+    from deeper_layers.reporting.sizes import scaled
 
     lines = [f"{'cut':12} {'memory':>9} {'prompt':>11} {'writing':>11}   tokens/s ({path})"]
     for row in rows.to_dict("records"):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from deeper_layers import program
-from deeper_layers.files import replacing
-from deeper_layers.page import to_html
-from deeper_layers.scores import PRUNED, read_result, result_path
-from deeper_layers.summary import summary
-from deeper_layers.table import read_table
+from deeper_layers.reporting.page import to_html
+from deeper_layers.reporting.scores import PRUNED, read_result, result_path
+from deeper_layers.reporting.summary import summary
+from deeper_layers.reporting.table import read_table
+from deeper_layers.runtime import program
+from deeper_layers.runtime.files import replacing
 
 
 def main(arguments) -> None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from deeper_layers import program, table
+from deeper_layers.reporting import table
+from deeper_layers.runtime import program
 
 
 def main(arguments):

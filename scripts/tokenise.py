@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 if "--trust-remote-code" not in sys.argv:
     # A tokenizer needs no torch, and without it transformers imports in 1 s instead of 4.
@@ -13,7 +13,7 @@ if "--trust-remote-code" not in sys.argv:
 
 
 def main(arguments):
-    from deeper_layers.tokens import load_tokenizer, read_texts, tokenise, write_tokens
+    from deeper_layers.data.tokens import load_tokenizer, read_texts, tokenise, write_tokens
 
     tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
     write_tokens(arguments.out, tokenise(tokenizer, read_texts(arguments.text)))

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deeper_layers import program
+from deeper_layers.data.world import World, write_world
+from deeper_layers.runtime import program
 from deeper_layers.settings import WorldSettings
-from deeper_layers.world import World, write_world
 
 p = program.parser(__doc__)
 p.add_argument("--out", type=Path, required=True, help="folder for *.jsonl and tasks/")

@@ -9,7 +9,7 @@ from functools import cache
 
 from conftest import ROOT
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 
 @cache

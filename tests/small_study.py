@@ -57,9 +57,9 @@ def prepare(folder: Path, study: dict = STUDY) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from deeper_layers.pretrain import word_tokenizer
-    from deeper_layers.tokens import read_texts
-    from deeper_layers.world import World, write_world
+    from deeper_layers.data.tokens import read_texts
+    from deeper_layers.data.world import World, write_world
+    from deeper_layers.pretraining.pretrain import word_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     write_world(folder / "text", World(0, 10), 5, train=300, calibration=40, validation=30)

@@ -18,15 +18,16 @@ from tiny import ARCHITECTURES, IDS, REFUSED, identity_logits, logits, settled, 
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from deeper_layers import checkpoint, configs, limits
-from deeper_layers.adapters import add_adapter
-from deeper_layers.blocks import Block
-from deeper_layers.distances import angular_distances, streamed_distances
+from deeper_layers.checkpoints import checkpoint, limits
+from deeper_layers.checkpoints import decoder_config as configs
 from deeper_layers.errors import UserError
-from deeper_layers.files import read_json
-from deeper_layers.layers import decoder_layers, ffn_modules, removed
-from deeper_layers.models import load_model
-from deeper_layers.stream import Stream
+from deeper_layers.importance.angular import angular_distances, streamed_distances
+from deeper_layers.models.adapters import add_adapter
+from deeper_layers.models.layers import decoder_layers, ffn_modules, removed
+from deeper_layers.models.load import load_model
+from deeper_layers.models.streaming import Stream
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.runtime.files import read_json
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

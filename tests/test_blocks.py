@@ -11,11 +11,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.choices import Choice, choose, read_choices, write_choices
 from deeper_layers.errors import UserError
-from deeper_layers.published_blocks import published_blocks
-from deeper_layers.strategies import deepest, read_distances, similarity
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.choices import Choice, choose, read_choices, write_choices
+from deeper_layers.pruning.published_blocks import published_blocks
+from deeper_layers.pruning.strategies import deepest, read_distances, similarity
 
 
 def test_names_say_which_layers_are_gone_both_ends_inclusive():

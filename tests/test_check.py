@@ -6,10 +6,11 @@ from conftest import full_config
 from small_study import prepare, run
 from wrong import kernel, scales_of_the_next_block, swapped, wrong_tree
 
-from deeper_layers import nf4, self_check
-from deeper_layers.heal import Trainer
+from deeper_layers import self_check
+from deeper_layers.healing.heal import Trainer
+from deeper_layers.models import nf4
 from deeper_layers.self_check import findings
-from deeper_layers.study import Study
+from deeper_layers.study.study import Study
 
 
 def fault(folder, what: str, precision: str = "fp32") -> str:
@@ -53,7 +54,7 @@ def test_a_wrong_tree_is_found(tmp_path):
 
 
 def test_a_tree_check_that_accepts_everything_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("deeper_layers.family._agree", lambda *_: True)
+    monkeypatch.setattr("deeper_layers.evaluation.tree._agree", lambda *_: True)
     assert fault(tmp_path, "tree of cuts, fp32") == "a tree with two layers swapped was not refused"
 
 

@@ -8,9 +8,9 @@ from conftest import ROOT, full_config, replaced
 from snakemake.utils import update_config, validate
 
 from deeper_layers.errors import UserError
-from deeper_layers.overlay import effective
-from deeper_layers.schema import check_schema
-from deeper_layers.study import Study
+from deeper_layers.study.overlay import effective
+from deeper_layers.study.schema import check_schema
+from deeper_layers.study.study import Study
 
 PATH = ROOT / "resources/config.schema.yaml"
 SCHEMA = yaml.safe_load(PATH.read_text())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deeper_layers import code_hash
+from deeper_layers.study import code_hash
 
 ROOT = Path(__file__).parents[1]
 

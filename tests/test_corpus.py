@@ -10,11 +10,11 @@ import mirrors
 import pytest
 from conftest import ROOT, full_config
 
-from deeper_layers.corpus import Corpus
+from deeper_layers.data.hub_corpus import Corpus
+from deeper_layers.data.sample import write_sample
+from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
-from deeper_layers.sample import write_sample
-from deeper_layers.study import Study
-from deeper_layers.tokens import read_texts
+from deeper_layers.study.study import Study
 
 C4 = {"source": "allenai/c4", "name": "en"}
 

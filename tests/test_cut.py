@@ -23,12 +23,13 @@ from tiny import identity_logits, logits, settled, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deeper_layers import checkpoint, configs
-from deeper_layers.blocks import FULL, Block
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints import decoder_config as configs
 from deeper_layers.errors import UserError
-from deeper_layers.files import read_json, write_json
-from deeper_layers.layers import check_kept, decoder_layers, ffn_modules, removed
-from deeper_layers.models import load_model
+from deeper_layers.models.layers import check_kept, decoder_layers, ffn_modules, removed
+from deeper_layers.models.load import load_model
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.runtime.files import read_json, write_json
 
 transformers.logging.set_verbosity_error()
 BLOCK = Block.parse("drop_2-3")

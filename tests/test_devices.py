@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 from conftest import ROOT
 
-from deeper_layers import cards, devices
+from deeper_layers.runtime import gpus as devices
+from deeper_layers.runtime import nvidia as cards
 
 # A program of ours that takes a card and says which. It holds it until its standard input closes or, given
 # --together N, until N such jobs have begun; then it notes from when to when it held it.
@@ -30,7 +31,7 @@ def check(arguments):
 
 def main(arguments):
     if arguments.torch:
-        from deeper_layers.models import device
+        from deeper_layers.models.load import device
         print(device())
     card, began = os.environ.get("CUDA_VISIBLE_DEVICES"), time.monotonic()
     print("has", card, flush=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from deeper_layers.distances import AngularDistances, angular_distances, batches_by_length
 from deeper_layers.errors import UserError
-from deeper_layers.models import load_model
+from deeper_layers.importance.angular import AngularDistances, angular_distances, batches_by_length
+from deeper_layers.models.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -25,18 +25,19 @@ from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from deeper_layers import evaluation_job, family
-from deeper_layers.adapters import add_adapter, load_healed, save_adapter
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.checkpoint import adopt, cut
+from deeper_layers.checkpoints.checkpoint import adopt, cut
+from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.evaluate import FamilyLM
-from deeper_layers.evaluation_job import TaskSuite
-from deeper_layers.family import Family
-from deeper_layers.loss import token_loss
-from deeper_layers.models import load_model
-from deeper_layers.tasks import load_tasks
-from deeper_layers.tokens import write_tokens
+from deeper_layers.evaluation import job as evaluation_job
+from deeper_layers.evaluation import tree as family
+from deeper_layers.evaluation.harness import FamilyLM
+from deeper_layers.evaluation.job import TaskSuite
+from deeper_layers.evaluation.loss import token_loss
+from deeper_layers.evaluation.tasks import load_tasks
+from deeper_layers.evaluation.tree import Family
+from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
+from deeper_layers.models.load import load_model
+from deeper_layers.pruning.blocks import FULL, Block
 
 torch.set_num_threads(1)
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent

@@ -13,13 +13,13 @@ from huggingface_hub import ModelCard
 from small_study import changed, prepare, run
 from tiny import logits, tiny_model
 
-from deeper_layers import checkpoint
-from deeper_layers.adapters import add_adapter, load_healed, save_adapter
-from deeper_layers.blocks import Block
-from deeper_layers.card import licence
+from deeper_layers.checkpoints import checkpoint
 from deeper_layers.errors import UserError
-from deeper_layers.export import export
-from deeper_layers.models import load_model
+from deeper_layers.export.merge import export
+from deeper_layers.export.model_card import licence
+from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
+from deeper_layers.models.load import load_model
+from deeper_layers.pruning.blocks import Block
 
 pytestmark = pytest.mark.slow
 CUT = Block(1, 2)

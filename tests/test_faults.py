@@ -12,7 +12,7 @@ import psutil
 import pytest
 from small_study import prepare, run, start
 
-from deeper_layers.files import filling
+from deeper_layers.runtime.files import filling
 
 TEXT = "results/texts/world/train.jsonl"
 

@@ -17,18 +17,18 @@ from tiny import ARCHITECTURES, IDS, identity_logits, logits, settled, tiny_mode
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deeper_layers import checkpoint
-from deeper_layers.adapters import add_adapter, save_adapter
-from deeper_layers.blocks import Block
-from deeper_layers.distances import angular_distances, streamed_distances
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.quantised import cut_exceptions
+from deeper_layers.checkpoints.vocabulary import embedding_rows
+from deeper_layers.data.tokens import NoTokenizer, load_tokenizer
 from deeper_layers.errors import UserError
-from deeper_layers.export import export
-from deeper_layers.files import read_json, write_json
-from deeper_layers.models import load_model
-from deeper_layers.quantised import cut_exceptions
-from deeper_layers.stream import Stream
-from deeper_layers.tokens import NoTokenizer, load_tokenizer
-from deeper_layers.vocabulary import embedding_rows
+from deeper_layers.export.merge import export
+from deeper_layers.importance.angular import angular_distances, streamed_distances
+from deeper_layers.models.adapters import add_adapter, save_adapter
+from deeper_layers.models.load import load_model
+from deeper_layers.models.streaming import Stream
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.runtime.files import read_json, write_json
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

@@ -12,15 +12,15 @@ import torch
 from test_faults import disk  # noqa: F401 (a fixture)
 from test_heal import RECIPE, counting, tiny_llama
 
-from deeper_layers import program
-from deeper_layers.corpus import Corpus
-from deeper_layers.distances import AngularDistances
+from deeper_layers.checkpoints.qwen import convert
+from deeper_layers.data.hub_corpus import Corpus
+from deeper_layers.data.sample import write_sample
+from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation_job import Job
-from deeper_layers.heal import heal
-from deeper_layers.qwen import convert
-from deeper_layers.sample import write_sample
-from deeper_layers.tokens import write_tokens
+from deeper_layers.evaluation.job import Job
+from deeper_layers.healing.heal import heal
+from deeper_layers.importance.angular import AngularDistances
+from deeper_layers.runtime import program
 
 
 def sample(inputs, out):

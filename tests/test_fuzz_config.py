@@ -21,9 +21,9 @@ from test_studies import cache
 
 from deeper_layers import settings as s
 from deeper_layers.errors import UserError
-from deeper_layers.overlay import effective
-from deeper_layers.plan import markdown, plan
-from deeper_layers.study import SPLITS, Study
+from deeper_layers.study.overlay import effective
+from deeper_layers.study.plan import markdown, plan
+from deeper_layers.study.study import SPLITS, Study
 
 PATH = ROOT / "resources/config.schema.yaml"
 SCHEMA = yaml.safe_load(PATH.read_text())

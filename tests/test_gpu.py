@@ -8,18 +8,19 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from deeper_layers import checkpoint, devices
-from deeper_layers.adapters import load_healed
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.distances import angular_distances
-from deeper_layers.family import Family
-from deeper_layers.files import read_json
-from deeper_layers.heal import Recipe, heal
-from deeper_layers.models import device, load_model
-from deeper_layers.provenance import provenance
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.data.tokens import write_tokens
+from deeper_layers.evaluation.speed import Workload, measure
+from deeper_layers.evaluation.tree import Family
+from deeper_layers.healing.heal import Recipe, heal
+from deeper_layers.importance.angular import angular_distances
+from deeper_layers.models.adapters import load_healed
+from deeper_layers.models.load import device, load_model
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.runtime import gpus as devices
+from deeper_layers.runtime.files import read_json
+from deeper_layers.runtime.provenance import provenance
 from deeper_layers.self_check import findings
-from deeper_layers.speed import Workload, measure
-from deeper_layers.tokens import write_tokens
 
 pytestmark = pytest.mark.gpu
 VOCABULARY, BLOCKS = 64, [FULL, Block(1, 1), Block(1, 4)]

@@ -13,14 +13,15 @@ import torch
 import transformers
 from wrong import WRONG_TREES, wrong_tree
 
-from deeper_layers import family, models
-from deeper_layers.blocks import FULL, Block
+from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
-from deeper_layers.family import Family
-from deeper_layers.heal import check_packing
-from deeper_layers.models import load_model
-from deeper_layers.pretrain import Recipe, pretrain
-from deeper_layers.world import World, write_world
+from deeper_layers.evaluation import tree as family
+from deeper_layers.evaluation.tree import Family
+from deeper_layers.healing.heal import check_packing
+from deeper_layers.models.load import load as models
+from deeper_layers.models.load import load_model
+from deeper_layers.pretraining.pretrain import Recipe, pretrain
+from deeper_layers.pruning.blocks import FULL, Block
 
 PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
 

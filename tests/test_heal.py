@@ -30,13 +30,13 @@ from transformers import (
     Trainer,
 )
 
-from deeper_layers import heal as heal_module
-from deeper_layers.adapters import CpuDropout, add_adapter, load_healed
+from deeper_layers.data.packing import Rows, collate, pack
+from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.heal import CHECKPOINT_FILES, Plan, Recipe, State, check_packing, heal
-from deeper_layers.models import load_model
-from deeper_layers.rows import Rows, collate, pack
-from deeper_layers.tokens import Tokens, write_tokens
+from deeper_layers.healing import heal as heal_module
+from deeper_layers.healing.heal import CHECKPOINT_FILES, Plan, Recipe, State, check_packing, heal
+from deeper_layers.models.adapters import CpuDropout, add_adapter, load_healed
+from deeper_layers.models.load import load_model
 
 torch.set_num_threads(1)
 VOCABULARY = 64

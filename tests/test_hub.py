@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from hub_server import Hub, Silent
 
-from deeper_layers.hub_cache import cache_folder, cached_file, is_offline
+from deeper_layers.checkpoints.hub_cache import cache_folder, cached_file, is_offline
 
 TOKEN, OTHER = "hf_opensTheGate", "hf_opensNothing"
 
@@ -178,7 +178,7 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
 
 
 def test_a_disk_without_room_is_told_before_the_weights_are_fetched(monkeypatch, tmp_path):
-    from deeper_layers import hub
+    from deeper_layers.checkpoints import hub
     from deeper_layers.errors import UserError
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "not/yet"))
@@ -192,7 +192,7 @@ def test_the_cache_is_where_huggingface_hub_says(tmp_path):
     program = (
         "import sys; sys.path.insert(0, 'scripts')\n"
         "from huggingface_hub import constants\n"
-        "from deeper_layers.hub_cache import cache_folder, is_offline\n"
+        "from deeper_layers.checkpoints.hub_cache import cache_folder, is_offline\n"
         "assert str(cache_folder()) == constants.HF_HUB_CACHE, constants.HF_HUB_CACHE\n"
         "assert is_offline() == constants.HF_HUB_OFFLINE"
     )

@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from deeper_layers.memory import is_out_of_memory
+from deeper_layers.runtime.memory import is_out_of_memory
 
 # As torch 2.13 and the libraries beneath it say it.
 OUT_OF_MEMORY = [

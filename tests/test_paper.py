@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from deeper_layers.figures import FIGURES
+from deeper_layers.reporting.figures import FIGURES
 
 TOKEN = "hf_ofTheTestOfThePaper"
 LAYERS, N = 32, 8  # all four have 32 layers; the paper shows 8 of them removed

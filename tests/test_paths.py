@@ -14,7 +14,7 @@ from conftest import ROOT, full_config
 from small_study import changed, prepare, run
 
 from deeper_layers.errors import UserError
-from deeper_layers.study import Study, check_schema, options
+from deeper_layers.study.study import Study, check_schema, options
 
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}"}

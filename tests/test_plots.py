@@ -12,9 +12,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import figure as program
-from deeper_layers import figures, plots
 from deeper_layers.errors import UserError
-from deeper_layers.figures import FIGURES
+from deeper_layers.reporting import figures, plots
+from deeper_layers.reporting.figures import FIGURES
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
 N_LAYERS = 6

@@ -15,10 +15,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
-from deeper_layers.files import sha256
-from deeper_layers.muon import Muon
-from deeper_layers.pretrain import (
+from deeper_layers.pretraining.muon import Muon
+from deeper_layers.pretraining.pretrain import (
     Recipe,
     build_model,
     pack,
@@ -28,7 +28,7 @@ from deeper_layers.pretrain import (
     train,
     word_tokenizer,
 )
-from deeper_layers.world import World, write_world
+from deeper_layers.runtime.files import sha256
 
 TINY = Recipe(layers=2, width=32, heads=2, ffn=64, steps=30, batch=4, length=64, warmup=3)
 

@@ -12,8 +12,8 @@ import yaml
 from conftest import ROOT, full_config
 from small_study import changed, prepare, run
 
-from deeper_layers import work
-from deeper_layers.study import Study
+from deeper_layers.study.study import Study
+from deeper_layers.study.study import estimates as work
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/config.yaml"))
 RULES = {

@@ -16,11 +16,11 @@ from conftest import ROOT
 from safetensors.torch import save_file
 from torch.nn.functional import silu
 
-from deeper_layers.checkpoint import verify
+from deeper_layers.checkpoints.checkpoint import verify
+from deeper_layers.checkpoints.qwen import SPECIAL, convert
+from deeper_layers.data.tokens import load_tokenizer
 from deeper_layers.errors import UserError
-from deeper_layers.models import load_model
-from deeper_layers.qwen import SPECIAL, convert
-from deeper_layers.tokens import load_tokenizer
+from deeper_layers.models.load import load_model
 
 LAYERS, WIDTH, HEADS, FFN, VOCABULARY, LONGEST = 3, 32, 4, 48, 600, 64
 CONFIG = {  # the keys of Qwen-7B's own config.json

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from deeper_layers import safetensors_io
+from deeper_layers.checkpoints import safetensors_io
+from deeper_layers.checkpoints.safetensors_io import read_header, write
 from deeper_layers.errors import UserError
-from deeper_layers.safetensors_io import read_header, write
 
 DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16]
 DTYPES += [torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]

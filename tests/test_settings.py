@@ -101,7 +101,7 @@ def test_a_micro_batch_divides_its_batch():
 
 
 def test_a_world_of_the_largest_number_of_people_there_are_names_for_can_be_made():
-    from deeper_layers.world import World
+    from deeper_layers.data.world import World
 
     most = next(one for one in fields(settings.WorldSettings) if one.name == "people").metadata["most"]
     assert len(World(0, most).people) == most

@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import VOCABULARY, tiny_model
 
-from deeper_layers import shapes
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.distances import angular_distances, batches_by_length
-from deeper_layers.family import Batch, Family, _inputs
-from deeper_layers.rows import collate
-from deeper_layers.shapes import padded_length, positions
+from deeper_layers.data.packing import collate
+from deeper_layers.evaluation.tree import Batch, Family, _inputs
+from deeper_layers.importance.angular import angular_distances, batches_by_length
+from deeper_layers.models import shapes
+from deeper_layers.models.shapes import padded_length, positions
+from deeper_layers.pruning.blocks import FULL, Block
 
 CPU = torch.device("cpu")
 

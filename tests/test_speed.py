@@ -11,13 +11,13 @@ import torch
 from conftest import ROOT
 from tiny import logits, tiny_model
 
-from deeper_layers import checkpoint
-from deeper_layers.blocks import FULL, Block
+from deeper_layers.checkpoints import checkpoint
 from deeper_layers.errors import UserError
-from deeper_layers.files import read_json
-from deeper_layers.layers import removed
-from deeper_layers.models import load_model
-from deeper_layers.speed import Clock, Workload, footprint, generate, measure, most_allocated
+from deeper_layers.evaluation.speed import Clock, Workload, footprint, generate, measure, most_allocated
+from deeper_layers.models.layers import removed
+from deeper_layers.models.load import load_model
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.runtime.files import read_json
 
 BLOCKS = [FULL, Block(1, 1), Block(1, 4)]
 WORKLOAD = Workload(batch=2, prompt=8, new=5)

@@ -12,12 +12,12 @@ import yaml
 from conftest import ROOT
 from snakemake.utils import update_config, validate
 
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.choices import Choice, write_choices
+from deeper_layers.checkpoints.hub_cache import cached_file
 from deeper_layers.errors import UserError
-from deeper_layers.hub_cache import cached_file
-from deeper_layers.plan import plan
-from deeper_layers.study import Study, check_schema
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.study.plan import plan
+from deeper_layers.study.study import Study, check_schema
 
 SCHEMA = ROOT / "resources/config.schema.yaml"
 STUDIES = sorted(set((ROOT / "studies").glob("*.yaml")) - {ROOT / "studies/template.yaml"})

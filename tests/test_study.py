@@ -8,10 +8,10 @@ import pytest
 import yaml
 from conftest import ROOT, full_config, replaced
 
-from deeper_layers.blocks import Block as B
-from deeper_layers.choices import Choice, write_choices
 from deeper_layers.errors import UserError
-from deeper_layers.study import Study, check_schema, options
+from deeper_layers.pruning.blocks import Block as B
+from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.study.study import Study, check_schema, options
 
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
 
@@ -188,7 +188,8 @@ def test_the_configuration_is_read_without_torch_or_pandas():
     import subprocess
 
     program = (
-        "import sys; sys.path.insert(0, 'scripts'); import deeper_layers.study, deeper_layers.code_hash;"
+        "import sys; sys.path.insert(0, 'scripts'); import deeper_layers.study.study;"
+        "import deeper_layers.study.code_hash;"
         "assert not {'torch', 'pandas', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deeper_layers import table as tables
-from deeper_layers.blocks import Block
-from deeper_layers.choices import Choice
 from deeper_layers.errors import UserError
-from deeper_layers.published import published_names
-from deeper_layers.scores import suite_levels, suite_scores
-from deeper_layers.sizes import scaled
+from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.choices import Choice
+from deeper_layers.reporting import table as tables
+from deeper_layers.reporting.published import published_names
+from deeper_layers.reporting.scores import suite_levels, suite_scores
+from deeper_layers.reporting.sizes import scaled
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "table.py"
 

@@ -9,10 +9,10 @@ import mirrors
 import pytest
 import yaml
 
-from deeper_layers import tasks as tasks_module
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation_job import TaskSuite
-from deeper_layers.tasks import chances, check_tasks, load_tasks
+from deeper_layers.evaluation import tasks as tasks_module
+from deeper_layers.evaluation.job import TaskSuite
+from deeper_layers.evaluation.tasks import chances, check_tasks, load_tasks
 
 TASKS = Path(lm_eval.tasks.__file__).parent
 SUBJECTS = sorted(p.stem.removeprefix("mmlu_") for p in TASKS.glob("mmlu/default/mmlu_*.yaml"))

@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from snakemake.utils import update_config, validate
 
 from deeper_layers.errors import UserError
-from deeper_layers.overlay import effective
-from deeper_layers.plan import jobs
-from deeper_layers.study import Study
+from deeper_layers.study.overlay import effective
+from deeper_layers.study.plan import jobs
+from deeper_layers.study.study import Study
 
 SCHEMA = ROOT / "resources/config.schema.yaml"
 TEMPLATE = (ROOT / "studies/template.yaml").read_text()

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from deeper_layers import program
+from deeper_layers.runtime import program
 
 SNAKEFILE = f"""
 import sys

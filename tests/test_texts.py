@@ -19,13 +19,13 @@ from conftest import ROOT, full_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeper_layers import python_english
+from deeper_layers.data import python_english
+from deeper_layers.data.local_corpus import LocalCorpus
+from deeper_layers.data.local_source import kind, split_of
+from deeper_layers.data.sample import write_sample
+from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
-from deeper_layers.local_corpus import LocalCorpus
-from deeper_layers.local_source import kind, split_of
-from deeper_layers.sample import write_sample
-from deeper_layers.study import Study
-from deeper_layers.tokens import read_texts
+from deeper_layers.study.study import Study
 
 DEFAULT = full_config()
 

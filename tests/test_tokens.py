@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 from safetensors.numpy import load_file
 
+from deeper_layers.data.tokens import Tokens, load_tokenizer, read_texts, tokenise, write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.files import sha256
-from deeper_layers.tokens import Tokens, load_tokenizer, read_texts, tokenise, write_tokens
+from deeper_layers.runtime.files import sha256
 
 
 def test_a_token_file_is_a_safetensors_file_and_reads_as_it_was_written(tmp_path):
@@ -54,7 +54,7 @@ def test_writing_takes_memory_for_the_lengths_only(tmp_path):
 import resource, sys
 sys.path.insert(0, {str(ROOT / "scripts")!r})
 import numpy as np
-from deeper_layers.tokens import write_tokens
+from deeper_layers.data.tokens import write_tokens
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 document = np.arange(2000, dtype=np.int32)
 write_tokens("large.json", (document for _ in range(20_000)))

@@ -7,18 +7,18 @@ import torch
 from test_heal import RECIPE, counting
 from transformers import AutoModelForCausalLM
 
-from deeper_layers import checkpoint
-from deeper_layers.adapters import load_healed
-from deeper_layers.blocks import FULL, Block
-from deeper_layers.distances import angular_distances
+from deeper_layers.checkpoints import checkpoint
+from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.family import Family
-from deeper_layers.files import read_json, write_json
-from deeper_layers.heal import heal
-from deeper_layers.layers import removed
-from deeper_layers.loss import losses
-from deeper_layers.models import load_model
-from deeper_layers.tokens import Tokens, write_tokens
+from deeper_layers.evaluation.loss import losses
+from deeper_layers.evaluation.tree import Family
+from deeper_layers.healing.heal import heal
+from deeper_layers.importance.angular import angular_distances
+from deeper_layers.models.adapters import load_healed
+from deeper_layers.models.layers import removed
+from deeper_layers.models.load import load_model
+from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.runtime.files import read_json, write_json
 
 CODE = {
     "configuration_own.py": """

@@ -182,12 +182,13 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     snakefile = code / "Snakefile"
     assert jobs(copied, STUDY, snakefile=snakefile) == {}  # as after a fresh checkout elsewhere
     library = code / "scripts/deeper_layers"
-    for path in (library / "heal.py", library / "distances.py", code / "scripts/evaluate.py"):
+    remarked = ("healing/heal.py", "importance/angular.py", "../evaluate.py")
+    for path in (library / name for name in remarked):
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert jobs(copied, STUDY, snakefile=snakefile) == {}
-    plots = (library / "plots.py").read_text()
+    plots = (library / "reporting/plots.py").read_text()
     assert "#0072B2" in plots
-    (library / "plots.py").write_text(plots.replace("#0072B2", "#0072B3"))
+    (library / "reporting/plots.py").write_text(plots.replace("#0072B2", "#0072B3"))
     todo = jobs(copied, STUDY, snakefile=snakefile)
     assert todo and all(rule.startswith("figure") for rule in todo)
     (library / "files.py").write_text((library / "files.py").read_text() + "\nNEW = True\n")

@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
+from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
-from deeper_layers.world import World, write_world
 
 COUNTS = {"train": 4000, "calibration": 150, "validation": 150}
 SIGNS = {"finds": 1, "buys": 1, "loses": -1, "sells": -1}

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deeper_layers.blocks import Block
-from deeper_layers.layers import decoder_layers
+from deeper_layers.models.layers import decoder_layers
+from deeper_layers.pruning.blocks import Block
 
 LAYERS = 6
 VOCABULARY = 64

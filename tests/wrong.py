@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional
 
-from deeper_layers import nf4
-from deeper_layers.family import Tree
+from deeper_layers.evaluation.tree import Tree
+from deeper_layers.models import nf4
 
 
 @contextmanager

@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .blocks import FULL, Block
+from .data.tokens import write_tokens
 from .errors import UserError
-from .family import Family, Tree
-from .files import read_json
-from .heal import Recipe, check_packing, heal
-from .models import device, load_model
-from .nf4 import check_nf4
-from .provenance import provenance
-from .tokens import write_tokens
+from .evaluation.tree import Family, Tree
+from .healing.heal import Recipe, check_packing, heal
+from .models.load import device, load_model
+from .models.nf4 import check_nf4
+from .pruning.blocks import FULL, Block
+from .runtime.files import read_json
+from .runtime.provenance import provenance
 
 LAYERS, VOCABULARY = 6, 320
 WIDTHS = (64, 96, 100, 128)  # of NF4 weights: multiples of the block of 64, of 32 and of neither

@@ -1,0 +1,1 @@
+"""Checkpoints as files: read, checked, adopted, cut, fetched. No tensor is loaded."""

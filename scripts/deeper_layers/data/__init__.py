@@ -1,0 +1,1 @@
+"""Texts: invented, read from files or the hub, tokenised, packed."""

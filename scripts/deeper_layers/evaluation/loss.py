@@ -1,0 +1,67 @@
+"""Held-out loss of a model, or of all cuts of one: nats per token, and divided by ln V (paper, figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoints.decoder_config import text_config
+from ..errors import UserError
+from ..pruning.blocks import Block
+from .tree import Family, StreamedFamily
+
+
+def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """Mean loss of a token and its standard error, from the summed loss ``nats`` [N] of each sequence and
+    the number of ``tokens`` [N] predicted in it.
+
+    The mean is the ratio m = sum(nats) / sum(tokens). Tokens of one sequence are not independent, so the
+    sequences are the sample. To first order m - E m = sum(r) / sum(tokens) with the residuals
+    r = nats - m * tokens, whose mean is 0; their variance is estimated with N - 1 degrees of freedom:
+    stderr = sqrt(N / (N - 1) * sum(r^2)) / sum(tokens) (ratio estimator; Cochran, Sampling Techniques,
+    section 6.3). For sequences of one length it is the usual standard error of their mean losses.
+    """
+    n = len(nats)
+    mean = nats.sum() / tokens.sum()
+    residuals = nats - mean * tokens
+    error = math.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum() if n > 1 else math.nan
+    return float(mean), float(error)
+
+
+def losses(
+    family: Family | StreamedFamily,
+    documents: Sequence[np.ndarray],
+    what: str,
+    journal: Path | None = None,
+) -> dict[Block, dict]:
+    """For each block of ``family`` the loss of every token but the first of each document, in the layout of
+    lm-eval's results: ``{"results": {"loss": {...}}}``. Documents of one token say nothing and are left out.
+    """
+    documents = [d.tolist() for d in documents if len(d) > 1]
+    if not documents:
+        raise UserError("no held-out document has two tokens or more: nothing to predict")
+    pairs = [(d[:1], d[1:]) for d in documents]
+    tokens = np.array([len(continuation) for _, continuation in pairs])
+    answers = family.loglikelihoods(pairs, int(tokens.max()), what, journal)
+    vocabulary = text_config(family.model.config).vocab_size
+    return {
+        block: _result(np.array([-log_likelihood for log_likelihood, _ in scored]), tokens, vocabulary)
+        for block, scored in answers.items()
+    }
+
+
+def _result(nats: np.ndarray, tokens: np.ndarray, vocabulary: int) -> dict:
+    loss, error = token_loss(nats, tokens)
+    values = {
+        "loss": loss,
+        "loss_stderr": error,
+        "normalised_loss": loss / math.log(vocabulary),
+        "normalised_loss_stderr": error / math.log(vocabulary),
+        "tokens": int(tokens.sum()),
+        "sequences": len(tokens),
+        "vocabulary": vocabulary,
+    }
+    return {"results": {"loss": values}}

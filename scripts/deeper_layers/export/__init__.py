@@ -1,0 +1,1 @@
+"""A variant of the study to deploy: weights, model card, upload."""

@@ -1,0 +1,86 @@
+"""The model card of an exported checkpoint. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..checkpoints.checkpoint import MANIFEST
+from ..checkpoints.hub_cache import cached_file
+from ..pruning.blocks import Block
+from ..reporting.scores import read_result, suite_scores
+from ..reporting.sizes import scaled
+from ..resources import resource
+from ..runtime.files import read_json
+
+CARD = resource("card.md")
+
+
+def card(
+    exported: str | Path,
+    full: str | Path,
+    results: Sequence[Path],
+    unpruned: Sequence[Path],
+    healing: str | Path | None = None,
+) -> str:
+    """The model card of the folder ``exported``, as the hub reads it: YAML, then Markdown.
+
+    ``full`` is the folder of the uncut checkpoint; ``results`` are the evaluations of the exported variant
+    and ``unpruned``, in the same order, those of the uncut model; ``healing`` is the variant's heal.json.
+    """
+    exported = Path(exported)
+    manifest = read_json(exported / MANIFEST)
+    source = manifest["source"]
+    front_matter = ModelCardData(
+        base_model=source["id"] if source["kind"] == "hub" else None,
+        license=licence(source),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["layer-pruning", "deeper-layers"],
+    )
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["scaled"] = scaled
+    return environment.from_string(CARD.read_text()).render(
+        front_matter=front_matter.to_yaml(),
+        name=exported.name,
+        base=read_json(Path(full) / MANIFEST),
+        cut=manifest,
+        block=Block.parse(manifest["block"]),
+        scores=side_by_side(results, unpruned),
+        healing=read_json(healing) if healing else None,
+        targets=targets(Path(healing).parent) if healing else None,
+        versions=read_result(results[0])["deeper_layers"]["versions"] if results else {},
+    )
+
+
+def targets(healed: Path) -> list[str] | str:
+    """The modules that an adapter adapts, from what healing wrote into the folder ``healed``."""
+    return read_json(healed / "adapter/adapter_config.json")["target_modules"]
+
+
+def side_by_side(results: Sequence[Path], unpruned: Sequence[Path]) -> list[dict]:
+    """Every metric of the evaluations, of the uncut model (``before``) and of the variant (``after``):
+    (value, standard error), with the name, the suite and the precision."""
+    rows = []
+    for path, other in zip(results, unpruned, strict=True):
+        result, before = read_result(path), suite_scores(read_result(other))
+        made = {key: result["deeper_layers"][key] for key in ("suite", "precision")}
+        for name, score in suite_scores(result).items():
+            rows.append({"name": name, **made, "before": before[name], "after": score})
+    return rows
+
+
+def licence(source: dict) -> str | None:
+    """The licence that the base model's own card states, None if it has none here.
+
+    ``source`` is the manifest's: a local folder, or a model of the hub whose card is in the cache."""
+    if source["kind"] == "hub":
+        path = cached_file(source["id"], source["revision"], "README.md")
+    else:
+        path = Path(source["id"]) / "README.md"
+    if path is None or not path.is_file():
+        return None
+    return ModelCard.load(path, ignore_metadata_errors=True).data.license

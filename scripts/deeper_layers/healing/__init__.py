@@ -1,0 +1,1 @@
+"""Healing a cut model."""

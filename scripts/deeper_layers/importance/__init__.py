@@ -1,0 +1,1 @@
+"""What strategies choose by, measured on a model."""

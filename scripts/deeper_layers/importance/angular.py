@@ -1,0 +1,221 @@
+"""Angular distances between the inputs of all pairs of layers, from one forward pass.
+
+Paper, section 3.2: x^(l) is the input of layer l, x^(L) the output of the last layer before the final
+norm, and d(x^(l), x^(l+n)) = arccos(cos(x_T^(l), x_T^(l+n))) / pi at the final token T of a sequence;
+arccos per sample, then the mean over samples.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..models.layers import decoder_layers
+from ..models.shapes import padded_length, positions
+from ..models.streaming import Store, Stream
+from ..runtime.files import replacing
+from ..runtime.memory import free_memory, is_out_of_memory
+from ..runtime.program import Progress
+
+
+@dataclass
+class AngularDistances:
+    """Running mean and variance of the distance of every pair of boundaries, in float64 on the CPU.
+
+    Memory is two (L + 1, L + 1) matrices, whatever the number of samples.
+    """
+
+    n_layers: int
+    samples: int = 0
+
+    def __post_init__(self):
+        size = self.n_layers + 1
+        self.total = torch.zeros(size, size, dtype=torch.float64)
+        self.squares = torch.zeros(size, size, dtype=torch.float64)
+
+    def add(self, states: Tensor) -> None:
+        """Count the final-token states of a batch: [L + 1, B, H], boundary l = 0..L, any float type."""
+        states = states.to(torch.float64).transpose(0, 1)  # [B, L + 1, H]
+        gram = states @ states.transpose(1, 2)  # [B, L + 1, L + 1]
+        norms = gram.diagonal(dim1=1, dim2=2).sqrt()
+        cosine = gram / (norms[:, :, None] * norms[:, None, :])
+        # Rounding can push a cosine past 1, where arccos is NaN.
+        distance = torch.arccos(cosine.clamp(-1.0, 1.0)) / torch.pi
+        total, squares = distance.sum(0).cpu(), distance.square().sum(0).cpu()
+        self.total += total  # from here on nothing fails for want of memory: all of it counts, or nothing
+        self.squares += squares
+        self.samples += len(states)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean distance of boundaries (l, m), float64 [L + 1, L + 1], in [0, 1]."""
+        return self.total / self.samples
+
+    @property
+    def stderr(self) -> Tensor:
+        """Standard error of the mean, float64 [L + 1, L + 1]; NaN for a single sample."""
+        variance = (self.squares - self.total.square() / self.samples).clamp(min=0) / (self.samples - 1)
+        return (variance / self.samples).sqrt()
+
+    def write(self, path: str | Path) -> None:
+        """Write distances.csv: first, n, distance, stderr, samples for n = 1..L and first = 0..L-n."""
+        mean, stderr = self.mean, self.stderr
+        with replacing(path) as aside, open(aside, "w", newline="") as file:
+            out = csv.writer(file, lineterminator="\n")
+            out.writerow(["first", "n", "distance", "stderr", "samples"])
+            for n in range(1, self.n_layers + 1):
+                for first in range(self.n_layers - n + 1):
+                    cell = first, first + n
+                    out.writerow([first, n, f"{mean[cell]:.10g}", f"{stderr[cell]:.6g}", self.samples])
+
+
+@contextmanager
+def boundary_states(layers: nn.ModuleList, at: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Collect, during forward passes, x^(0)..x^(L) at the positions ``at[0]`` (int64 [B]): L + 1 of [B, H].
+
+    Hooks, not ``output_hidden_states``: the latter's last entry is taken after the final norm, and it
+    keeps L + 1 whole sequences alive.
+    """
+    found: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> None:
+        found.append(final(hidden, at[0]))
+
+    def before(module, args, kwargs):
+        found.clear()
+        keep(args[0] if args else kwargs["hidden_states"])
+
+    def after(module, args, output):
+        keep(output if isinstance(output, Tensor) else output[0])
+
+    hooks = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
+    hooks += [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def final(hidden: Tensor, at: Tensor) -> Tensor:
+    """The states [B, d] at the positions ``at`` (int64 [B]) of hidden states [B, T, d]."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), at]
+
+
+def batches_by_length(
+    lengths: Sequence[int], batch_tokens: int, padded: Callable[[int], int] = lambda n: n
+) -> list[list[int]]:
+    """Indices of documents in batches of similar length: at most ``batch_tokens`` tokens, padding (to
+    ``padded(length)``) counted."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):  # the longest first: fail early
+        if batches and padded(lengths[batches[-1][0]]) * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def padded(
+    documents: Sequence[np.ndarray], pad: int = 0, to: Callable[[int], int] = lambda n: n
+) -> tuple[Tensor, Tensor]:
+    """Right-padded ids (int64 [B, T], T is ``to(length)`` of the longest) and the position of each last token
+    (int64 [B])."""
+    ids = torch.full((len(documents), to(max(map(len, documents)))), pad)
+    for row, document in zip(ids, documents, strict=True):
+        row[: len(document)] = torch.from_numpy(document)
+    return ids, torch.tensor([len(d) - 1 for d in documents])
+
+
+@torch.inference_mode()
+def angular_distances(
+    model: nn.Module, documents: Sequence[np.ndarray], batch_tokens: int = 16384
+) -> AngularDistances:
+    """The distances of all (first, n) over ``documents`` (int64 [T] each), at the cost of one forward pass.
+
+    The decoder runs without the language-model head. Rows are padded on the right and carry no mask:
+    under causal attention a final token does not see what follows it. When a batch does not fit in memory,
+    it and all later ones are halved; UserError if not even one document fits.
+    """
+    layers = decoder_layers(model)
+    device = next(model.parameters()).device
+    sums = AngularDistances(len(layers))
+    decoder = model.base_model
+    at: list[Tensor] = [torch.empty(0)]
+    to = partial(padded_length, device=device, longest=positions(model))
+
+    def fits(batch: list[int]) -> bool:
+        ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch], to=to))
+        try:
+            decoder(input_ids=ids, use_cache=False)
+            sums.add(torch.stack(states))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    batches = batches_by_length([len(d) for d in documents], batch_tokens, to)[::-1]
+    with (
+        boundary_states(layers, at) as states,
+        Progress("distances", len(documents)) as progress,
+    ):
+        while batches:
+            if fits(batches[-1]):
+                progress.update(len(batches.pop()))
+                continue
+            longest, rows = len(documents[batches[-1][0]]), len(batches[-1])
+            if rows == 1:
+                raise UserError(
+                    f"one document of {longest} tokens does not fit into memory: measure the distances "
+                    "with precision nf4, with less length, or on a card with more memory"
+                )
+            states.clear()
+            free_memory()
+            rest = [i for batch in reversed(batches) for i in batch]
+            smaller = batches_by_length([len(documents[i]) for i in rest], to(longest) * (rows // 2), to)
+            batches = [[rest[i] for i in batch] for batch in reversed(smaller)]
+    return sums
+
+
+@torch.no_grad()
+def streamed_distances(
+    stream: Stream,
+    documents: Sequence[np.ndarray],
+    batch_tokens: int = 16384,
+    spill: str | Path | None = None,
+) -> AngularDistances:
+    """What ``angular_distances`` gives, to the last digit in fp32, for a model larger than memory: all
+    documents pass through one layer after the other. Their hidden states wait in host memory, or on disk in
+    the folder ``spill``."""
+    store = Store(spill)
+    to = partial(padded_length, device=stream.device, longest=positions(stream.model))
+    batches = [
+        [t.to(stream.device) for t in padded([documents[i] for i in batch], to=to)]
+        for batch in batches_by_length([len(d) for d in documents], batch_tokens, to)
+    ]
+    states = [store.keep(stream.embedded(ids)) for ids, _ in batches]
+    finals = [[store.keep(final(s(), at))] for s, (_, at) in zip(states, batches, strict=True)]
+    steps = len(stream.layers) * len(batches)
+    with Progress("distances, streamed", steps, "step") as progress:
+        for i in stream.walk():
+            for b, (ids, at) in enumerate(batches):
+                hidden = states[b]()
+                states[b] = None  # its place is free for what follows
+                hidden = stream.layer(i, ids)(hidden)
+                states[b] = store.keep(hidden)
+                finals[b].append(store.keep(final(hidden, at)))
+                progress.update()
+    sums = AngularDistances(len(stream.layers))
+    for boundaries in finals:
+        sums.add(torch.stack([state() for state in boundaries]))
+    return sums

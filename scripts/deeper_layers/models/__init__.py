@@ -1,0 +1,1 @@
+"""Models in memory: loaded, checked, layer by layer, with adapters."""

@@ -1,0 +1,1 @@
+"""The embedded model, trained from scratch."""

@@ -1,0 +1,1 @@
+"""Which layers go: sets of layers, the strategies that choose them, their choices. No torch."""

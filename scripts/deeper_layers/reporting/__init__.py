@@ -1,0 +1,1 @@
+"""From evaluations to the table, the figures and the summary."""

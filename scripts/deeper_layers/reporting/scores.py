@@ -1,0 +1,133 @@
+"""What an evaluation's JSON says: each metric with its standard error, under a tidy name, and the levels
+that tell what a score means (chance; the majority class). No pandas, no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UserError
+from ..pruning.blocks import Block
+from ..runtime.files import read_json
+
+PRUNED = "pruned"  # the treatment of a cut that was not healed
+
+# The metric that stands for a task when lm-eval gives several; the others are kept beside it.
+PRIMARY = ["acc", "exact_match", "acc_norm"]
+
+# What the configuration of these lm-eval tasks does not tell (BoolQ: 2,033 of 3,270 answers are yes).
+KNOWN_LEVELS = {"hellaswag": {"chance": 0.25}, "boolq": {"majority": 2033 / 3270}}
+
+
+def result_path(treatment: str, block: Block | str, suite: str) -> Path:
+    """Where a model's folder keeps the evaluation of a variant."""
+    if treatment == PRUNED:
+        return Path(PRUNED, suite, f"{block}.json")
+    return Path(treatment, str(block), f"{suite}.json")
+
+
+def read_result(path: Path) -> dict:
+    """An evaluation's JSON. Raises UserError when it is missing or is none."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: make it with scripts/evaluate.py, or let snakemake do it")
+    try:
+        result = read_json(path)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): delete it and evaluate again") from None
+    if not isinstance(result, dict) or not isinstance(result.get("results"), dict):
+        raise UserError(f"{path} has no `results`, so it is no evaluation: delete it and evaluate again")
+    return result
+
+
+def suite_scores(result: dict) -> dict[str, tuple[float, float]]:
+    """{name: (value, standard error)}; the standard error is NaN where lm-eval has none ("N/A").
+
+    A task gives its name to its primary metric (``boolq``) and puts it before the others
+    (``hellaswag_norm``, ``gsm8k_flexible_extract``); a metric without a filter, as in our own loss files,
+    keeps its own name (``normalised_loss``). Of a group that has a mean, the mean alone is kept.
+    """
+    scores = {}
+    for task in _reported_tasks(result):
+        measured = result["results"][task]
+        for key, name in _metric_names(task, measured).items():
+            stderr = measured[_stderr_key(key)]
+            scores[name] = float(measured[key]), float(stderr) if stderr != "N/A" else math.nan
+    return scores
+
+
+def suite_levels(result: dict) -> Iterator[tuple[str, str, float]]:
+    """(name, level, value) for every level that an evaluation tells.
+
+    A task's own ``metadata`` may state ``chance`` and ``majority``; else chance is what the evaluation found
+    in the documents, or follows from a fixed list of choices, and is 0 where text is generated. The loss that
+    knows nothing is ln V nats: 1 when normalised.
+    """
+    for task in _reported_tasks(result):
+        measured = result["results"][task]
+        if "normalised_loss" in measured:
+            yield "loss", "chance", measured["loss"] / measured["normalised_loss"]
+            yield "normalised_loss", "chance", 1.0
+            continue
+        for level in ("chance", "majority"):
+            value = _level(result, task, level)
+            if value is not None:
+                yield from ((name, level, value) for name in _metric_names(task, measured).values())
+
+
+def _reported_tasks(result: dict) -> list[str]:
+    """The tasks of an evaluation without those that only contribute to a group's mean."""
+    results, groups = result["results"], result.get("group_subtasks", {})
+    has_mean = [group for group in groups if _metric_names(group, results.get(group, {}))]
+    inside = {task for group in has_mean for task in groups[group]}
+    return [task for task in results if task not in inside and _metric_names(task, results[task])]
+
+
+def _metric_names(task: str, measured: dict) -> dict[str, str]:
+    """{key in the JSON: tidy name} of a task's metrics: the keys that have a standard error beside them."""
+    keys = [key for key in measured if _stderr_key(key) in measured]
+    return {key: _tidy(task, key, min(keys, key=_rank)) for key in keys}
+
+
+def _tidy(task: str, key: str, primary: str) -> str:
+    """The name of metric ``key`` (``METRIC`` or ``METRIC,FILTER``) of a task, given its primary one."""
+    metric, comma, kept = key.partition(",")
+    if not comma:
+        return metric
+    main, _, main_kept = primary.partition(",")
+    parts = [task]
+    if metric != main:
+        parts.append(metric.removeprefix(f"{main}_"))
+    if kept != main_kept:
+        parts.append(kept.replace("-", "_"))
+    return "_".join(parts)
+
+
+def _rank(key: str) -> int:
+    metric = key.partition(",")[0]
+    return PRIMARY.index(metric) if metric in PRIMARY else len(PRIMARY)
+
+
+def _stderr_key(key: str) -> str:
+    metric, comma, kept = key.partition(",")
+    return f"{metric}_stderr{comma}{kept}"
+
+
+def _level(result: dict, task: str, level: str) -> float | None:
+    """A task's level, or a group's: the mean over its tasks. None where it cannot be told."""
+    subtasks = result.get("group_subtasks", {}).get(task)
+    if subtasks:
+        inside = [_level(result, subtask, level) for subtask in subtasks]
+        return None if None in inside else sum(inside) / len(inside)
+    config = result.get("configs", {}).get(task, {})
+    stated = KNOWN_LEVELS.get(task, {}) | (config.get("metadata") or {})
+    if level in stated:
+        return float(stated[level])
+    if level == "chance" and task in result.get("chance", {}):
+        return float(result["chance"][task])
+    if level == "chance" and config.get("output_type") == "generate_until":
+        return 0.0
+    if level == "chance" and isinstance(config.get("doc_to_choice"), list):
+        return 1 / len(config["doc_to_choice"])
+    return None

@@ -1,0 +1,191 @@
+"""The answer to the question of the study: how many layers can go, which, what that costs and saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+
+import pandas as pd
+
+from ..pruning.blocks import Block
+from .sizes import scaled
+from .table import PRUNED, chance, is_loss, judged, learned, retained, unpruned
+
+LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
+
+
+def kept(table: pd.DataFrame, levels: pd.DataFrame, model: str, tolerance: float) -> pd.DataFrame:
+    """The cuts of a model, with a column ``retained_METRIC`` (see table.retained) and ``keeps_METRIC`` for
+    each metric that the unpruned model does better than chance, and ``worst``, the least retained of any.
+
+    A cut keeps a metric if at least 1 - ``tolerance`` is retained. Measured values are compared; their
+    standard errors play no part.
+    """
+    full = unpruned(table, model)
+    rows = table[(table["model"] == model) & (table["n"] > 0)]
+    names = learned(table, levels, model)
+    for metric in names:
+        level, loss = chance(levels, model, metric), is_loss(table, metric)
+        part = retained(rows, metric, full, level, loss)[metric]
+        rows = rows.assign(**{f"retained_{metric}": part, f"keeps_{metric}": part >= 1 - tolerance})
+    return rows.assign(worst=rows[[f"retained_{metric}" for metric in names]].min(axis=1)) if names else rows
+
+
+def largest(rows: pd.DataFrame, column: str, least: float) -> pd.Series | None:
+    """The cut of most layers with at least so much in a column; of several, the first in the table."""
+    rows = rows[rows[column] >= least]
+    return None if rows.empty else rows.loc[rows["n"].idxmax()]
+
+
+def best(rows: pd.DataFrame, metrics: list[str]) -> pd.Series | None:
+    """The cut that keeps the most metrics, and of those the one of most layers; None if none keeps any."""
+    count = rows[[f"keeps_{metric}" for metric in metrics]].sum(axis=1)
+    rows = rows[(count == count.max()) & (count > 0)]
+    return None if rows.empty else rows.loc[rows["n"].idxmax()]
+
+
+def summary(
+    table: pd.DataFrame, levels: pd.DataFrame, tolerance: float, command: str, made: Mapping[str, str]
+) -> str:
+    """Markdown: for each model and treatment what the best cut of each n retains, how many layers can go for
+    so much loss of quality, and what the best cut saves. ``command`` is what exports a checkpoint of the
+    study (it gets ``--config``), ``made`` says of each model what it was measured with."""
+    lines = [
+        "# What can be removed",
+        "",
+        "In per cent of the unpruned model: 0 % of a score is chance, 0 % of a loss is twice the unpruned",
+        "one, or chance if that is nearer. All strategies compete; of each n the cut is shown whose worst",
+        f"measure retains most. What retains at least {100 * (1 - tolerance):g} % is kept, as measured.",
+    ]
+    for model in table["model"].unique():
+        full, rows = unpruned(table, model), kept(table, levels, model, tolerance)
+        lines += ["", f"## {model}: {full['n_layers']} layers, {_size(full['parameters'])} parameters", ""]
+        lines += [made[model]] if model in made else []
+        why = judged(table, levels, model)
+        out = [f"{metric} ({_value(full, metric)}: {reason})" for metric, reason in why.items() if reason]
+        lines += ["", f"Left out: {_words(out)}."] if out else []
+        metrics = [metric for metric, reason in why.items() if reason is None]
+        if not metrics:
+            lines += ["No metric is better than chance: nothing to keep."]
+            continue
+        for treatment in rows["treatment"].unique():
+            some = rows[rows["treatment"] == treatment]
+            lines += ["", f"### {_treatment(treatment)}", ""]
+            lines += [*_by_n(some, metrics), "", *_by_loss(some, metrics, full), ""]
+            lines += _advice(some, rows, metrics, full, command)
+    parts = (_aligned(part) if table else part for table, part in groupby(lines, _is_row))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|")
+
+
+def _aligned(lines: Iterable[str]) -> Iterator[str]:
+    """A Markdown table whose columns are as wide as their longest cell, for a terminal too."""
+    head, rules, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    sides = [rule.endswith(":") for rule in rules]
+    for cells in (head, rules, *rows):
+        if cells is rules:
+            cells = ["-" * (width - right) + ":" * right for width, right in zip(widths, sides, strict=True)]
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, sides, strict=True)
+        )
+        yield f"| {' | '.join(padded)} |"
+
+
+def _by_n(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+    """What the best cut of each n retains."""
+    yield f"| layers removed | drop | chosen by | {' | '.join(metrics)} |"
+    yield f"|---:|---|---|{'---:|' * len(metrics)}"
+    for n, same in rows.groupby("n"):
+        row = same.loc[same["worst"].idxmax()] if same["worst"].notna().any() else same.iloc[0]
+        yield f"| {n} | {_layers(row)} | {row['strategy']} | {' | '.join(_parts(row, metrics))} |"
+
+
+def _by_loss(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> Iterator[str]:
+    """How many layers can go for so much loss of quality."""
+    allowed = " | ".join(f"{100 * loss:g} %" for loss in LOSSES)
+    yield f"| layers that can go, if so much may be lost | unpruned | {allowed} |"
+    yield f"|---|---:|{'---:|' * len(LOSSES)}"
+    for metric in [*metrics, *(["worst"] if len(metrics) > 1 else [])]:
+        column = metric if metric == "worst" else f"retained_{metric}"
+        found = [largest(rows, column, 1 - loss) for loss in LOSSES]
+        counts = " | ".join("0" if row is None else str(row["n"]) for row in found)
+        name, value = ("all of them", "") if metric == "worst" else (metric, _value(full, metric))
+        yield f"| {name} | {value} | {counts} |"
+
+
+def _advice(
+    rows: pd.DataFrame, others: pd.DataFrame, metrics: list[str], full: pd.Series, command: str
+) -> Iterator[str]:
+    """What the best cut keeps, loses and saves, and how to have it; beside one that loses something, the cut
+    of any treatment (``others``) that keeps all; the nearest miss if nothing keeps anything."""
+    row = best(rows, metrics)
+    if row is None:
+        near = rows.loc[rows[[f"retained_{metric}" for metric in metrics]].max(axis=1).idxmax()]
+        parts = [f"{part} of {metric}" for metric, part in zip(metrics, _parts(near, metrics), strict=True)]
+        yield f"No cut keeps any of them. Without {_without(near)}, the nearest, it retains {_words(parts)}."
+        return
+    keeps = [metric for metric in metrics if row[f"keeps_{metric}"]]
+    loses = [metric for metric in metrics if not row[f"keeps_{metric}"]]
+    parts = [
+        f"{metric}, of which {part} is left" for metric, part in zip(loses, _parts(row, loses), strict=True)
+    ]
+    text = f"Without {_without(row)} the model keeps {_words(keeps)}"
+    yield f"{text} and **loses** {'; '.join(parts)}." if loses else f"{text}."
+    whole = others[others[[f"keeps_{metric}" for metric in metrics]].all(axis=1)]
+    if loses and not whole.empty:
+        other = whole.loc[whole["n"].idxmax()]
+        yield f"What keeps all of them: without {_without(other)}, {_treatment(other['treatment'])}."
+    elif loses:
+        yield "No cut of this model, healed or not, keeps all of them."
+    saved = [f"{100 * row['fraction_removed']:.0f} % of the layers"]
+    for name, what in (("parameters", "parameters"), ("bytes", "bytes on disk"), ("memory_bytes", "memory")):
+        if name in row and pd.notna(row[name]):
+            saved.append(f"{100 * (1 - row[name] / full[name]):.0f} % of the {what}")
+    yield f"Removing {_without(row)} saves {_words(saved)}."
+    if "decode" in row and pd.notna(row["decode"]):
+        faster = [f"{row[name] / full[name]:.2f} times as fast {what}" for name, what in FASTER.items()]
+        yield f"It is {_words(faster)}."
+    yield "As a checkpoint that transformers loads:"
+    yield ""
+    yield "```bash"
+    yield f"{command} --config 'export=[{row['model']}/{row['treatment']}/{row['block']}]'"
+    yield "```"
+
+
+FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
+
+
+def _layers(row: pd.Series) -> str:
+    block = Block.parse(row["block"])
+    return str(block.first) if block.n == 1 else f"{block.first} to {block.last}"
+
+
+def _without(row: pd.Series) -> str:
+    return f"layer{'s' if row['n'] > 1 else ''} {_layers(row)}"
+
+
+def _treatment(name: str) -> str:
+    return "un-healed" if name == PRUNED else name
+
+
+def _parts(row: pd.Series, metrics: list[str]) -> list[str]:
+    """What a cut retains of each metric, in per cent; what is worse than nothing is nothing."""
+    parts = [row[f"retained_{metric}"] for metric in metrics]
+    return ["" if pd.isna(part) else f"{100 * max(0, part):.0f} %" for part in parts]
+
+
+def _value(row: pd.Series, metric: str) -> str:
+    return f"{row[metric]:.3f} ± {row[f'{metric}_stderr']:.3f}"
+
+
+def _size(parameters: float) -> str:
+    return scaled(parameters, ["", " k", " M", " G"])
+
+
+def _words(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

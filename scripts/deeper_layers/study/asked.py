@@ -1,0 +1,46 @@
+"""What a study asks of its models, held against what their config.json says (``limits``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..checkpoints.limits import check
+from ..checkpoints.quantised import Asked
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def asked_by(study: Study, model: str) -> Asked:
+    """What a study asks of one of its models, by the keys of the configuration."""
+    config, lengths, precisions, streamed = study.config, {}, {}, []
+
+    def asks(where: str, settings: Mapping) -> None:
+        lengths[f"{where}.length"] = settings.get("length", 0)
+        precisions[f"{where}.precision"] = settings["precision"]
+        if settings.get("stream"):
+            streamed.append(f"{where}.stream")
+
+    if study.distance_figures:
+        asks("distances", config["distances"])
+    for recipe in study.recipes:
+        asks(f"recipes.{recipe}", study.recipe(recipe, model))
+    for suite in study.suites:
+        settings, is_loss = config["suites"][suite], study.is_loss(suite)
+        asks(f"suites.{suite}{'.loss' * is_loss}", settings["loss"] if is_loss else settings)
+    if config["study"]["speed"]:
+        asks("speed", config["speed"])
+        lengths["speed.prompt + speed.new"] = config["speed"]["prompt"] + config["speed"]["new"]
+    return Asked(lengths, precisions, streamed)
+
+
+def check_study(study: Study, model: str) -> list[str]:
+    """``check`` of a model whose config.json is at hand, or that the study trains itself."""
+    source = study.source(model)
+    if source["kind"] == "pretrain":
+        trained = {"model_type": "llama", "max_position_embeddings": study.pretraining(model)["length"]}
+        return check(trained, model, asked_by(study, model))
+    config = study.model_config(model)
+    folder = source["id"] if source["kind"] == "folder" else None
+    return check(config, model, asked_by(study, model), folder) if config else []
