@@ -23,7 +23,7 @@ gpu: .venv/tested
 	pytest --gpu -m gpu -n 0
 
 chaos: .venv/tested
-	python tests/chaos.py
+	cd tests && python -m helpers.chaos
 
 bench: .venv/installed
 	python benchmarks/bench.py

@@ -1,8 +1,7 @@
-"""Settings that must precede the imports: one thread (tiny models are fastest so), no hub."""
+"""Fixtures, and settings that must precede the imports: one thread (tiny models are fastest so), no hub."""
 
-import copy
 import os
-import sys
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -14,31 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_home_")
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-
-def full_config(path: Path = ROOT / "config.yaml") -> dict:
-    """A configuration with the defaults of its schema filled in, as the Snakefile sees it."""
-    import yaml
-    from snakemake.utils import validate
-
-    config = yaml.safe_load(path.read_text())
-    validate(config, str(ROOT / "resources/config.schema.yaml"))
-    return config
-
-
-def replaced(config: dict, changes: dict) -> dict:
-    """A copy of ``config`` with the values of ``changes``, {"study__remove": [3]}."""
-    config = copy.deepcopy(config)
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        place = config
-        for parent in parents:
-            place = place[parent]
-        place[key] = value
-    return config
 
 
 def pytest_addoption(parser) -> None:
@@ -60,3 +34,23 @@ def pytest_collection_modifyitems(items: list) -> None:
     """Files with long tests begin first, so that no core is idle at the end. Slurm's mostly wait."""
     slow = {item.path for item in items if "slow" in item.keywords}
     items.sort(key=lambda item: ("slurm" not in item.keywords, item.path not in slow))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """``disk(size)``: a small disk, made or changed: disk('1m'), disk('1m,ro'); yields its folder."""
+    if os.getuid() != 0:
+        pytest.skip("only root mounts")
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        how = ["-o", f"remount,{options}", place] if place.is_mount() else ["-o", options, "tmpfs", place]
+        done = subprocess.run(["mount", "-t", "tmpfs", *how], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"mount is not allowed here: {done.stderr}")
+        return place
+
+    yield mount
+    if place.is_mount():
+        subprocess.run(["umount", place], check=True)

@@ -8,13 +8,10 @@ import math
 import sys
 from dataclasses import asdict
 
-import conftest
 import numpy as np
 import pytest
-import tiny
 import torch
 import transformers
-from tiny import ARCHITECTURES, IDS, REFUSED, identity_logits, logits, settled, tiny_config, tiny_model
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -28,11 +25,23 @@ from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
 from deeper_layers.pruning.blocks import Block
 from deeper_layers.runtime.files import read_json
+from helpers import tiny
+from helpers.config import ROOT
+from helpers.tiny import (
+    ARCHITECTURES,
+    IDS,
+    REFUSED,
+    identity_logits,
+    logits,
+    settled,
+    tiny_config,
+    tiny_model,
+)
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
-PAGE = conftest.ROOT / "docs/architectures.md"
+PAGE = ROOT / "docs/architectures.md"
 BLOCK = Block.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
 # This generates other tokens with a cache than without also when nothing is removed.
 CACHE_DIFFERS = {"moshi"}

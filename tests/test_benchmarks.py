@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from helpers.config import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

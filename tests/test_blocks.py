@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, choose, read_choices, write_choices
 from deeper_layers.pruning.published_blocks import published_blocks
 from deeper_layers.pruning.strategies import deepest, read_distances, similarity
+from helpers.config import ROOT
 
 
 def test_names_say_which_layers_are_gone_both_ends_inclusive():

@@ -1,8 +1,9 @@
 """A small study, killed at random moments: ``pytest -m chaos``. ``make chaos`` kills the default one."""
 
-import chaos
 import pytest
-from small_study import changed, prepare
+
+from helpers import chaos
+from helpers.small_study import changed, prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 

@@ -2,15 +2,15 @@
 
 import pytest
 import transformers
-from conftest import full_config
-from small_study import prepare, run
-from wrong import kernel, scales_of_the_next_block, swapped, wrong_tree
 
 from deeper_layers import self_check
 from deeper_layers.healing.heal import Trainer
 from deeper_layers.models import nf4
 from deeper_layers.self_check import findings
 from deeper_layers.study.study import Study
+from helpers.config import full_config
+from helpers.small_study import prepare, run
+from helpers.wrong import kernel, scales_of_the_next_block, swapped, wrong_tree
 
 
 def fault(folder, what: str, precision: str = "fp32") -> str:

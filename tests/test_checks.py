@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import yaml
-from conftest import ROOT, full_config, replaced
 from snakemake.utils import update_config, validate
 
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.schema import check_schema
 from deeper_layers.study.study import Study
+from helpers.config import ROOT, full_config, replaced
 
 PATH = ROOT / "resources/config.schema.yaml"
 SCHEMA = yaml.safe_load(PATH.read_text())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 import yaml
-from conftest import ROOT
+
+from helpers.config import ROOT
 
 PAGE = ROOT / "docs/config.md"
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())

@@ -6,15 +6,15 @@ import subprocess
 import sys
 
 import datasets
-import mirrors
 import pytest
-from conftest import ROOT, full_config
 
 from deeper_layers.data.hub_corpus import Corpus
 from deeper_layers.data.sample import write_sample
 from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
 from deeper_layers.study.study import Study
+from helpers import mirrors
+from helpers.config import ROOT, full_config
 
 C4 = {"source": "allenai/c4", "name": "en"}
 
@@ -164,7 +164,7 @@ def test_what_is_not_there_is_one_clear_line(settings, said):
 
 
 def test_a_hub_that_cannot_be_reached_or_lacks_the_data_set_is_told_at_once(tmp_path):
-    from hub_server import Hub, Silent
+    from helpers.hub_server import Hub, Silent
 
     clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"HF_HOME": str(tmp_path)}
     command = [sys.executable, str(ROOT / "scripts/sample.py"), "--source", "us/set", "--documents", "9"]

@@ -14,12 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-import conftest
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny import identity_logits, logits, settled, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -30,6 +28,8 @@ from deeper_layers.models.layers import check_kept, decoder_layers, ffn_modules,
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json, write_json
+from helpers.config import ROOT
+from helpers.tiny import identity_logits, logits, settled, tiny_config, tiny_model
 
 transformers.logging.set_verbosity_error()
 BLOCK = Block.parse("drop_2-3")
@@ -265,7 +265,7 @@ def test_lists_in_the_file_keep_their_own_words(tmp_path):
 
 def run_cut(source: Path, target: Path, then: str) -> subprocess.CompletedProcess:
     """Run scripts/cut.py for BLOCK and, in its process, the code ``then``."""
-    program = conftest.ROOT / "scripts/cut.py"
+    program = ROOT / "scripts/cut.py"
     arguments = ["cut.py", "--checkpoint", source, "--block", BLOCK, "--out", target]
     code = f"""
 import runpy, sys
@@ -626,7 +626,7 @@ def test_program_says_errors_in_one_line(tmp_path):
         ],
         capture_output=True,
         text=True,
-        cwd=conftest.ROOT,
+        cwd=ROOT,
     )
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}/config.json cannot be read: No such file or directory\n"

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from itertools import pairwise
 
 import pytest
-from conftest import ROOT
 
 from deeper_layers.runtime import gpus as devices
 from deeper_layers.runtime import nvidia as cards
+from helpers.config import ROOT
 
 # A program of ours that takes a card and says which. It holds it until its standard input closes or, given
 # --together N, until N such jobs have begun; then it notes from when to when it held it.

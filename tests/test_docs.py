@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from conftest import ROOT
+
+from helpers.config import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 import transformers
 import yaml
-from conftest import ROOT
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -38,6 +37,7 @@ from deeper_layers.evaluation.tree import Family
 from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.blocks import FULL, Block
+from helpers.config import ROOT
 
 torch.set_num_threads(1)
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent

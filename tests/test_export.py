@@ -8,10 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 from huggingface_hub import ModelCard
-from small_study import changed, prepare, run
-from tiny import logits, tiny_model
 
 from deeper_layers.checkpoints import checkpoint
 from deeper_layers.errors import UserError
@@ -20,6 +17,9 @@ from deeper_layers.export.model_card import licence
 from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.blocks import Block
+from helpers.config import ROOT
+from helpers.small_study import changed, prepare, run
+from helpers.tiny import logits, tiny_model
 
 pytestmark = pytest.mark.slow
 CUT = Block(1, 2)

@@ -3,16 +3,15 @@ folder that cannot be written to. Each stage has tests of its own; ``test_chaos.
 
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
-import chaos
 import psutil
 import pytest
-from small_study import prepare, run, start
 
 from deeper_layers.runtime.files import filling
+from helpers import chaos
+from helpers.small_study import prepare, run, start
 
 TEXT = "results/texts/world/train.jsonl"
 
@@ -67,26 +66,6 @@ def test_a_second_run_says_so_and_touches_nothing_and_a_killed_one_goes_on_once_
     run(folder, "--unlock")
     run(folder, TEXT)
     assert (folder / TEXT).exists()
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """``disk(size)``: a small disk, made or changed: disk('1m'), disk('1m,ro'); yields its folder."""
-    if os.getuid() != 0:
-        pytest.skip("only root mounts")
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options: str) -> Path:
-        how = ["-o", f"remount,{options}", place] if place.is_mount() else ["-o", options, "tmpfs", place]
-        done = subprocess.run(["mount", "-t", "tmpfs", *how], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"mount is not allowed here: {done.stderr}")
-        return place
-
-    yield mount
-    if place.is_mount():
-        subprocess.run(["umount", place], check=True)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_that_a_rerun_trusts(folder, disk):

@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, IDS, identity_logits, logits, settled, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -29,6 +27,8 @@ from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
 from deeper_layers.pruning.blocks import Block
 from deeper_layers.runtime.files import read_json, write_json
+from helpers.config import ROOT
+from helpers.tiny import ARCHITECTURES, IDS, identity_logits, logits, settled, tiny_model
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -439,7 +439,7 @@ def test_programs_refuse_tokens_beyond_the_embedding(tmp_path):
         ["adopt", "--source", folder, "--model", "x", *out],
         ["tokenise", "--checkpoint", folder, "--text", tmp_path / "text.jsonl", *out],
     ):
-        program = conftest.ROOT / f"scripts/{words[0]}.py"
+        program = ROOT / f"scripts/{words[0]}.py"
         done = subprocess.run([sys.executable, program, *words[1:]], capture_output=True, text=True)
         assert done.returncode == 1 and not (tmp_path / "out").exists()
         (line,) = done.stderr.splitlines()

@@ -7,10 +7,7 @@ test_hub.py.
 import json
 
 import pytest
-import test_qwen
 import torch
-from test_faults import disk  # noqa: F401 (a fixture)
-from test_heal import RECIPE, counting, tiny_llama
 
 from deeper_layers.checkpoints.qwen import convert
 from deeper_layers.data.hub_corpus import Corpus
@@ -21,6 +18,8 @@ from deeper_layers.evaluation.job import Job
 from deeper_layers.healing.heal import heal
 from deeper_layers.importance.angular import AngularDistances
 from deeper_layers.runtime import program
+from helpers import qwen
+from helpers.healing import RECIPE, counting, tiny_llama
 
 
 def sample(inputs, out):
@@ -52,7 +51,7 @@ def evaluation(inputs, out):
 
 
 def conversion(inputs, out):
-    convert(test_qwen.write(inputs, test_qwen.tensors()), "qwen", out)
+    convert(qwen.write(inputs, qwen.tensors()), "qwen", out)
 
 
 def healing(inputs, out):
@@ -72,7 +71,7 @@ def healing(inputs, out):
         (healing, "heal.json", "16k"),
     ],
 )
-def test_a_disk_that_fills_up(stage, last, many, disk, tmp_path):  # noqa: F811
+def test_a_disk_that_fills_up(stage, last, many, disk, tmp_path):
     out = disk(f"size={many}") / "out"
     out.mkdir()
     with pytest.raises(Exception) as caught:

@@ -13,17 +13,16 @@ from io import StringIO
 
 import pytest
 import yaml
-from conftest import ROOT
-from programs import parser_of
 from snakemake.common import configfile
 from snakemake.utils import update_config, validate
-from test_studies import cache
 
 from deeper_layers import settings as s
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.plan import markdown, plan
 from deeper_layers.study.study import SPLITS, Study
+from helpers.config import ROOT, cache
+from helpers.programs import parser_of
 
 PATH = ROOT / "resources/config.schema.yaml"
 SCHEMA = yaml.safe_load(PATH.read_text())

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_model
 
 from deeper_layers.checkpoints import checkpoint
 from deeper_layers.data.tokens import write_tokens
@@ -21,6 +20,7 @@ from deeper_layers.runtime import gpus as devices
 from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.provenance import provenance
 from deeper_layers.self_check import findings
+from helpers.tiny import tiny_model
 
 pytestmark = pytest.mark.gpu
 VOCABULARY, BLOCKS = 64, [FULL, Block(1, 1), Block(1, 4)]

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from wrong import WRONG_TREES, wrong_tree
 
 from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation import tree as family
 from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.heal import check_packing
-from deeper_layers.models.load import load as models
+from deeper_layers.models import load as models
 from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import Recipe, pretrain
 from deeper_layers.pruning.blocks import FULL, Block
+from helpers.wrong import WRONG_TREES, wrong_tree
 
 PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
 

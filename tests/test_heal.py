@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -37,28 +36,10 @@ from deeper_layers.healing import heal as heal_module
 from deeper_layers.healing.heal import CHECKPOINT_FILES, Plan, Recipe, State, check_packing, heal
 from deeper_layers.models.adapters import CpuDropout, add_adapter, load_healed
 from deeper_layers.models.load import load_model
+from helpers.config import ROOT
+from helpers.healing import RECIPE, VOCABULARY, counting, tiny_llama
 
 torch.set_num_threads(1)
-VOCABULARY = 64
-RECIPE = Recipe(
-    rank=8, learning_rate=2e-2, warmup=5, steps=40, batch=8, length=32, packing=True, precision="fp32"
-)
-
-
-def counting(n: int, seed: int) -> list[list[int]]:
-    """Documents that count up by 1, 2 or 3 (modulo 61): learnable from the two tokens before."""
-    rng = np.random.default_rng(seed)
-    return [
-        ((rng.integers(61) + rng.integers(1, 4) * np.arange(rng.integers(2, 30))) % 61).tolist()
-        for _ in range(n)
-    ]
-
-
-def tiny_llama(layers: int = 3, **settings) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    shape = dict(hidden_size=48, intermediate_size=80, num_attention_heads=2, initializer_range=0.1)
-    config = LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=layers, **(shape | settings))
-    return LlamaForCausalLM(config).eval()
 
 
 @pytest.fixture(scope="module")

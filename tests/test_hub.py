@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from hub_server import Hub, Silent
 
 from deeper_layers.checkpoints.hub_cache import cache_folder, cached_file, is_offline
+from helpers.config import ROOT
+from helpers.hub_server import Hub, Silent
 
 TOKEN, OTHER = "hf_opensTheGate", "hf_opensNothing"
 

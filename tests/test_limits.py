@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from test_study import changed
 
 from deeper_layers.checkpoints import limits
 from deeper_layers.checkpoints.limits import check_lengths, positions
@@ -20,6 +18,7 @@ from deeper_layers.checkpoints.quantised import Asked
 from deeper_layers.errors import UserError
 from deeper_layers.study.asked import asked_by
 from deeper_layers.study.study import Study
+from helpers.config import ROOT, changed
 
 GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_positions": 64}
 LLAMA = {"model_type": "llama", "num_hidden_layers": 12, "max_position_embeddings": 64}

@@ -6,8 +6,9 @@ from threading import Thread
 
 import pytest
 import yaml
-from conftest import ROOT
-from small_study import STUDY, prepare, run
+
+from helpers.config import ROOT
+from helpers.small_study import STUDY, prepare, run
 
 pytestmark = pytest.mark.slow
 IMPORTER = f"""

@@ -6,12 +6,12 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
-from wrong import kernel, last_columns_missing, scales_of_the_next_block
 
 from deeper_layers.errors import UserError
 from deeper_layers.models import nf4
 from deeper_layers.models.load import load_model
 from deeper_layers.runtime import provenance
+from helpers.wrong import kernel, last_columns_missing, scales_of_the_next_block
 
 WIDTHS = [32, 48, 64, 66, 96, 97, 100, 128, 160, 576]
 

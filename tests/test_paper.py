@@ -10,15 +10,9 @@ import os
 import subprocess
 import sys
 
-import mirrors
 import pytest
 import torch
 import yaml
-from conftest import ROOT
-from hub_server import Hub
-from test_qwen import CONFIG as QWEN
-from test_qwen import tensors, write
-from test_tasks import SUBJECTS
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     LlamaConfig,
@@ -31,6 +25,12 @@ from transformers import (
 )
 
 from deeper_layers.reporting.figures import FIGURES
+from helpers import mirrors
+from helpers.config import ROOT
+from helpers.hub_server import Hub
+from helpers.mirrors import SUBJECTS
+from helpers.qwen import CONFIG as QWEN
+from helpers.qwen import tensors, write
 
 TOKEN = "hf_ofTheTestOfThePaper"
 LAYERS, N = 32, 8  # all four have 32 layers; the paper shows 8 of them removed

@@ -10,11 +10,11 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT, full_config
-from small_study import changed, prepare, run
 
 from deeper_layers.errors import UserError
 from deeper_layers.study.study import Study, check_schema, options
+from helpers.config import ROOT, full_config
+from helpers.small_study import changed, prepare, run
 
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}"}

@@ -6,15 +6,14 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ROOT, full_config
-from small_study import run
-from test_studies import SCHEMA, cache, merged
 
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.study import estimates as work
 from deeper_layers.study.plan import markdown, plan, si
 from deeper_layers.study.study import Study
-from deeper_layers.study.study import estimates as work
+from helpers.config import ROOT, SCHEMA, cache, full_config, merged
+from helpers.small_study import run
 
 LLAMA = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False, "torch_dtype": "float16"}
 CONFIGS = {  # what the models' own config.json say of their shape

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, full_config
-from small_study import changed, prepare, run
 
+from deeper_layers.study import estimates as work
 from deeper_layers.study.study import Study
-from deeper_layers.study.study import estimates as work
+from helpers.config import ROOT, full_config
+from helpers.small_study import changed, prepare, run
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/config.yaml"))
 RULES = {

@@ -9,7 +9,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import ROOT
+
+from helpers.config import ROOT
 
 COMMIT = "c" * 40
 

@@ -1,8 +1,9 @@
 """The report and the table as a reader sees them: a small study, Snakemake's report, a headless browser."""
 
 import pytest
-from browser import Browser
-from small_study import changed, prepare, run
+
+from helpers.browser import Browser
+from helpers.small_study import changed, prepare, run
 
 FIGURES = {
     "distance-curves",

@@ -4,11 +4,11 @@ from dataclasses import fields
 
 import pytest
 import yaml
-from conftest import ROOT
-from programs import parser_of
 
 from deeper_layers import settings
 from deeper_layers.errors import UserError
+from helpers.config import ROOT
+from helpers.programs import parser_of
 
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())["properties"]
 HEALING = SCHEMA["recipes"]["additionalProperties"]["properties"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tiny import VOCABULARY, tiny_model
 
 from deeper_layers.data.packing import collate
 from deeper_layers.evaluation.tree import Batch, Family, _inputs
@@ -11,6 +10,7 @@ from deeper_layers.importance.angular import angular_distances, batches_by_lengt
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
 from deeper_layers.pruning.blocks import FULL, Block
+from helpers.tiny import VOCABULARY, tiny_model
 
 CPU = torch.device("cpu")
 

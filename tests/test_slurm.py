@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT
-from small_study import changed, prepare, run, start
+
+from helpers.config import ROOT
+from helpers.small_study import changed, prepare, run, start
 
 SLURM = ROOT / "tests/slurm"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(tool)]

@@ -8,8 +8,6 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
-from tiny import logits, tiny_model
 
 from deeper_layers.checkpoints import checkpoint
 from deeper_layers.errors import UserError
@@ -18,6 +16,8 @@ from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json
+from helpers.config import ROOT
+from helpers.tiny import logits, tiny_model
 
 BLOCKS = [FULL, Block(1, 1), Block(1, 4)]
 WORKLOAD = Workload(batch=2, prompt=8, new=5)

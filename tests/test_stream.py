@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ROOT, full_config
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, settled, tiny_model
 
 from deeper_layers.checkpoints import checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.tree import Family, StreamedFamily
 from deeper_layers.importance.angular import angular_distances, streamed_distances
+from deeper_layers.models import streaming as stream
 from deeper_layers.models.load import load_model
-from deeper_layers.models.load import streaming as stream
 from deeper_layers.models.streaming import Store, Stream
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json
+from deeper_layers.study import estimates as work
 from deeper_layers.study.study import Study
-from deeper_layers.study.study import estimates as work
+from helpers.config import ROOT, full_config
+from helpers.tiny import ARCHITECTURES, settled, tiny_model
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

@@ -1,7 +1,6 @@
 """The studies that come with the project: valid, and the paper's with the paper's settings."""
 
 import copy
-import json
 import os
 import resource
 import subprocess
@@ -9,8 +8,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
-from snakemake.utils import update_config, validate
+from snakemake.utils import validate
 
 from deeper_layers.checkpoints.hub_cache import cached_file
 from deeper_layers.errors import UserError
@@ -18,26 +16,9 @@ from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.study.plan import plan
 from deeper_layers.study.study import Study, check_schema
+from helpers.config import LAYERS, ROOT, SCHEMA, cache, merged
 
-SCHEMA = ROOT / "resources/config.schema.yaml"
 STUDIES = sorted(set((ROOT / "studies").glob("*.yaml")) - {ROOT / "studies/template.yaml"})
-LAYERS = {  # from the models' own config.json
-    "llama-2-7b": 32,
-    "llama-2-13b": 40,
-    "llama-2-70b": 80,
-    "qwen-7b": 32,
-    "qwen-14b": 40,
-    "mistral-7b": 32,
-    "phi-2": 32,
-    "llama-3.1-8b": 32,
-    "llama-3.2-1b": 16,
-    "qwen3-1.7b": 28,
-    "qwen3-8b": 36,
-    "olmo-2-7b": 32,
-    "gemma-3-1b": 26,
-    "mistral-7b-v0.3": 32,
-    "smollm3-3b": 36,
-}
 
 # Appendix A.1 of the paper: model id, layers, maximum length, learning rate, LoRA rank, LoRA targets.
 LLAMA, QWEN, PHI = ["gate_proj", "up_proj", "down_proj"], ["w2", "w1", "mlp.c_proj"], ["fc1", "fc2"]
@@ -50,30 +31,6 @@ APPENDIX = {
     "mistral-7b": ("mistralai/Mistral-7B-v0.1", 2048, 3e-6, 4, LLAMA),
     "phi-2": ("microsoft/phi-2", 2048, 2e-4, 64, PHI),
 }
-
-
-def merged(path) -> dict:
-    """The default configuration with a study laid over it, as Snakemake does it, before the defaults."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    update_config(config, yaml.safe_load(path.read_text()))
-    return config
-
-
-def cache(folder, config: dict, shapes: dict | None = None) -> None:
-    """Put a config.json for each hub model of a configuration where the cache has it: that of ``shapes``, or
-    one that says no more than its depth."""
-    for name, model in config["models"].items():
-        if model["source"] == "pretrain":
-            continue
-        repository = folder / f"models--{model['source'].replace('/', '--')}"
-        commit = model["revision"] or "0" * 40
-        (repository / "snapshots" / commit).mkdir(parents=True)
-        kind = "qwen" if model.get("convert") else "llama"
-        settings = {"num_hidden_layers": LAYERS[name], "model_type": kind}
-        settings = (shapes or {}).get(name, settings)
-        (repository / "snapshots" / commit / "config.json").write_text(json.dumps(settings))
-        (repository / "refs").mkdir()
-        (repository / "refs/main").write_text(commit)
 
 
 @pytest.fixture

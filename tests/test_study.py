@@ -6,19 +6,14 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, full_config, replaced
 
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.blocks import Block as B
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.study.study import Study, check_schema, options
+from helpers.config import ROOT, changed, full_config
 
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
-
-
-def changed(**changes) -> dict:
-    """The default configuration with dotted keys replaced: changed(study__remove=[3])."""
-    return replaced(full_config(), changes)
 
 
 def test_the_default_configuration_is_valid_and_every_key_has_a_description():

@@ -7,9 +7,9 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT
 
 from deeper_layers.reporting.summary import best, kept, largest, summary
+from helpers.config import ROOT
 
 # n: knowledge (chance 0.2, unpruned 0.8) and loss (chance 5, unpruned 1), un-healed and healed
 SCORES = {

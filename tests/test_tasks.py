@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import lm_eval.tasks
-import mirrors
 import pytest
 import yaml
 
@@ -13,9 +11,8 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation import tasks as tasks_module
 from deeper_layers.evaluation.job import TaskSuite
 from deeper_layers.evaluation.tasks import chances, check_tasks, load_tasks
-
-TASKS = Path(lm_eval.tasks.__file__).parent
-SUBJECTS = sorted(p.stem.removeprefix("mmlu_") for p in TASKS.glob("mmlu/default/mmlu_*.yaml"))
+from helpers import mirrors
+from helpers.mirrors import SUBJECTS
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
 from safetensors.numpy import save_file
 from snakemake.utils import update_config, validate
 
@@ -14,6 +13,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.plan import jobs
 from deeper_layers.study.study import Study
+from helpers.config import ROOT
 
 SCHEMA = ROOT / "resources/config.schema.yaml"
 TEMPLATE = (ROOT / "studies/template.yaml").read_text()

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from deeper_layers.runtime import program
+from helpers.config import ROOT
 
 SNAKEFILE = f"""
 import sys

@@ -15,7 +15,6 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import ROOT, full_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from deeper_layers.data.sample import write_sample
 from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
 from deeper_layers.study.study import Study
+from helpers.config import ROOT, full_config
 
 DEFAULT = full_config()
 
@@ -472,7 +472,7 @@ def test_english_is_read_from_source_code_that_is_never_run(tmp_path):
 
 
 def test_what_a_source_is_follows_from_what_is_there(tmp_path):
-    import mirrors
+    from helpers import mirrors
 
     mirrors.c4(tmp_path, train=8, validation=8)
     write({"a.txt": "x"})

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from helpers.config import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 

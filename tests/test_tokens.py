@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from safetensors.numpy import load_file
 
 from deeper_layers.data.tokens import Tokens, load_tokenizer, read_texts, tokenise, write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.runtime.files import sha256
+from helpers.config import ROOT
 
 
 def test_a_token_file_is_a_safetensors_file_and_reads_as_it_was_written(tmp_path):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_heal import RECIPE, counting
 from transformers import AutoModelForCausalLM
 
 from deeper_layers.checkpoints import checkpoint
@@ -19,6 +18,7 @@ from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json, write_json
+from helpers.healing import RECIPE, counting, tiny_llama
 
 CODE = {
     "configuration_own.py": """
@@ -45,8 +45,6 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    from test_heal import tiny_llama
-
     folder = tmp_path_factory.mktemp("own")
     tiny_llama(layers=4).save_pretrained(folder)
     config = read_json(folder / "config.json")

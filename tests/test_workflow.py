@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, replaced
-from small_study import changed, prepare, run
+
+from helpers.config import ROOT, replaced
+from helpers.small_study import changed, prepare, run
 
 pytestmark = pytest.mark.slow
 STUDY = changed(

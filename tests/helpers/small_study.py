@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from conftest import ROOT, replaced
+
+from helpers.config import ROOT, replaced
 
 STUDY = {
     "outdir": "results",

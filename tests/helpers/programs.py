@@ -7,9 +7,8 @@ import runpy
 import sys
 from functools import cache
 
-from conftest import ROOT
-
 from deeper_layers.runtime import program
+from helpers.config import ROOT
 
 
 @cache

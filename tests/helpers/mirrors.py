@@ -8,12 +8,15 @@ of a few words; the numbers of rows are small, the columns, splits and file name
 import gzip
 import json
 import random
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import yaml
 
+_LM_EVAL = Path(find_spec("lm_eval").origin).parent
+SUBJECTS = sorted(p.stem.removeprefix("mmlu_") for p in _LM_EVAL.glob("tasks/mmlu/default/mmlu_*.yaml"))
 PEOPLE = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana"]
 THINGS = ["apples", "books", "coins", "drums", "eggs", "flags", "goats", "hats"]
 VERBS = ["buys", "sells", "paints", "counts", "hides", "finds"]

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from conftest import ROOT
-from small_study import run, start
+
+from helpers.config import ROOT
+from helpers.small_study import run, start
 
 KINDS = {
     "Snakemake": "its jobs go on without it",
