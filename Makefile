@@ -1,6 +1,6 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
 # make chaos: the default study, killed again and again.   make claims: does the demo show what README says?
-# make gpu: the tests that need a GPU.
+# make gpu: the tests that need a GPU.   make docs: the pages that are made from the code.
 PYTHON ?= python3.11
 # For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
 # pytorch.org's install page gives for your CUDA.
@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo claims test gpu bench chaos lint clean
+.PHONY: demo claims test gpu bench chaos docs lint clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -28,9 +28,12 @@ chaos: .venv/tested
 bench: .venv/installed
 	python benchmarks/bench.py
 
+docs: .venv/tested
+	python docs/generate.py
+
 lint: .venv/tested
-	ruff check scripts tests benchmarks
-	ruff format --check scripts tests benchmarks
+	ruff check .
+	ruff format --check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
 

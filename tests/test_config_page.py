@@ -1,90 +1,8 @@
-"""docs/config.md says what the schema says. ``python tests/test_config_page.py`` writes it."""
-
-from __future__ import annotations
-
-import sys
+"""docs/config.md has every key of the configuration; that it says what the schema says is in test_docs.py."""
 
 import yaml
 
-from helpers.config import ROOT
-
-PAGE = ROOT / "docs/config.md"
-SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
-NAMES = {"models": "MODEL", "texts": "TEXT", "recipes": "RECIPE", "suites": "SUITE"}  # of keys of your own
-
-
-def page() -> str:
-    """The reference: a table for each mapping of the configuration."""
-    parts = [
-        "# Configuration",
-        "",
-        "Written by `python tests/test_config_page.py` from `resources/config.schema.yaml`, by which",
-        "Snakemake checks every configuration before anything runs. `config.yaml` is the default study;",
-        "another one is an overlay, `snakemake --configfile studies/mine.yaml`: mappings are merged key by",
-        "key, lists are replaced. If it studies models of its own, not trained here, it stands alone:",
-        "nothing of `config.yaml` counts, and it names an `outdir`. Paths may hold any character but line",
-        "breaks, `outdir` no braces; a leading `~` is the home folder.",
-        "",
-        *section(SCHEMA, ""),
-    ]
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def section(schema: dict, path: str) -> list[str]:
-    """The table of a mapping's keys, then those of the mappings inside it."""
-    lines, inside, required = [], [], schema.get("required", [])
-    if path:
-        lines += [f"## `{path}`", "", schema.get("description", ""), ""]
-    keys = schema.get("properties", {})
-    if keys:
-        lines += ["| key | is | default | meaning |", "|---|---|---|---|"]
-    for name, value in keys.items():
-        where = f"{path}.{name}".lstrip(".")
-        default = "required" if name in required else shown(value["default"]) if "default" in value else ""
-        text = value.get("description", "").replace("|", r"\|")
-        lines.append(f"| `{name}` | {kind(value)} | {default} | {text} |")
-        below = value.get("additionalProperties")
-        if isinstance(below, dict) and "properties" in below:
-            one = f"{where}.{NAMES[name]}"
-            inside += section(below | {"description": value["description"]}, one)
-        elif "properties" in value:
-            inside += section(value, where)
-    return [*lines, "", *inside]
-
-
-def kind(value: dict) -> str:
-    """What a value may be."""
-    if "oneOf" in value:
-        return " or ".join(kind(one) for one in value["oneOf"])
-    if "const" in value:
-        return shown(value["const"])
-    if "enum" in value:
-        return ", ".join(map(shown, value["enum"]))
-    types = value["type"] if isinstance(value["type"], list) else [value["type"]]
-    words = {"object": "mapping", "array": "list", "string": "text", "integer": "whole number"}
-    return " or ".join(words.get(one, one) for one in types if one != "null") + limits(value)
-
-
-def limits(value: dict) -> str:
-    """The bounds of a number."""
-    if "minimum" in value and "maximum" in value:
-        return f", {value['minimum']:g} to {value['maximum']:g}"
-    if "minimum" in value:
-        return f", at least {value['minimum']:g}"
-    if "exclusiveMinimum" in value:
-        return f", more than {value['exclusiveMinimum']:g}"
-    return ""
-
-
-def shown(value) -> str:
-    """A value as it is written in YAML; ``null`` as nothing."""
-    if value is None:
-        return "none"
-    return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}`"
-
-
-def test_the_page_is_that_of_the_schema():
-    assert PAGE.read_text() == page(), "run python tests/test_config_page.py"
+from helpers.config import ROOT, SCHEMA
 
 
 def test_every_key_is_on_the_page_with_a_meaning():
@@ -95,13 +13,8 @@ def test_every_key_is_on_the_page_with_a_meaning():
             if isinstance(value.get("additionalProperties"), dict):
                 yield from keys(value["additionalProperties"])
 
-    text = PAGE.read_text()
-    found = list(keys(SCHEMA))
+    text = (ROOT / "docs/config.md").read_text()
+    found = list(keys(yaml.safe_load(SCHEMA.read_text())))
     assert len(found) > 80
     for name, value in found:
         assert f"| `{name}` |" in text and value.get("description"), name
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
-    print(f"{PAGE}: {len(page().splitlines())} lines", file=sys.stderr)

@@ -1,9 +1,11 @@
-"""The documentation: every link leads somewhere, and CI runs the README's commands."""
+"""The documentation: what is made from the code is up to date, every link leads somewhere, and CI runs the
+README's commands."""
 
 import re
 
 import pytest
 
+import generate
 from helpers.config import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
@@ -25,6 +27,11 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("name", generate.FILES)
+def test_what_is_made_from_the_code_is_up_to_date(name):
+    assert (ROOT / name).read_text() == generate.FILES[name](), "run make docs"
 
 
 def test_the_readmes_setup_commands_are_run_by_ci():

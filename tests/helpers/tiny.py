@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deeper_layers.models.layers import decoder_layers
+from deeper_layers.errors import UserError
+from deeper_layers.models.layers import decoder_layers, ffn_modules
 from deeper_layers.pruning.blocks import Block
 
 LAYERS = 6
@@ -197,6 +198,9 @@ REFUSED: dict[str, dict] = {
     "zaya": {"num_experts_per_tok": 1},
 }  # cases that must be refused: model type -> what differs from SMALL
 
+# This generates other tokens with a cache than without also when nothing is removed.
+CACHE_DIFFERS = {"moshi"}
+
 
 def known(model_type: str) -> bool:
     """Whether this transformers has the model type."""
@@ -254,3 +258,12 @@ def identity_logits(model: PreTrainedModel, block: Block) -> torch.Tensor:
     for hook in hooks:
         hook.remove()
     return out
+
+
+def lora_targets(model) -> list[str]:
+    """LoRA targets found, empty where the model has no feed-forward network of linear modules."""
+    try:
+        return ffn_modules(model)
+    except UserError as error:
+        assert "name the LoRA targets yourself" in str(error)
+        return []
