@@ -1,18 +1,13 @@
 """Check a checkpoint folder and link it into the results as a full model."""
 
-import os
-import sys
 from pathlib import Path
 
-if "--verify" not in sys.argv and "--trust-remote-code" not in sys.argv:
-    # Reading a config needs no torch, and without it transformers imports in 0.6 s instead of 4.
-    sys.modules["torch"] = None
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.data.tokens import NoTokenizer, load_tokenizer
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json
+from deeper_layers.runtime.process import torch_unless_verified
+from deeper_layers.runtime.progress import echo
 
 
 def main(arguments) -> None:
@@ -22,9 +17,11 @@ def main(arguments) -> None:
         source, origin = record["folder"], {key: record[key] for key in ("kind", "id", "revision")}
     trust, reshard = arguments.trust_remote_code, arguments.reshard
     check_tokenizer(Path(source), trust)
-    checkpoint.adopt(source, arguments.model, arguments.out, origin, trust, reshard)
+    adopt_checkpoint(source, arguments.model, arguments.out, origin, trust, reshard)
     if arguments.verify:
-        checkpoint.verify(arguments.out, trust_remote_code=trust)
+        from deeper_layers.models.verify import verify_checkpoint
+
+        verify_checkpoint(arguments.out, trust_remote_code=trust)
 
 
 def check_tokenizer(folder: Path, trust: bool) -> None:
@@ -33,11 +30,11 @@ def check_tokenizer(folder: Path, trust: bool) -> None:
         if (folder / "config.json").is_file():
             load_tokenizer(folder, trust)
     except NoTokenizer as error:
-        program.tell(f"warning: {error}")
+        echo(f"warning: {error}")
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--source", type=Path, help="folder of a Hugging Face checkpoint")
     source.add_argument("--download", type=Path, help="or what download.py wrote about a model of the hub")
@@ -46,4 +43,4 @@ if __name__ == "__main__":
     p.add_argument("--reshard", action="store_true", help="write the weights once more, one file per layer")
     p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
     p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
-    program.run(main, p)
+    cli.run(main, p, torch_unless_verified)

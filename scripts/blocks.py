@@ -6,7 +6,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import choose, write_choices
 from deeper_layers.pruning.published_blocks import published_blocks
 from deeper_layers.pruning.strategies import BY_DISTANCE, STRATEGIES, read_distances
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json, replacing
 
 
@@ -30,10 +30,10 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--distances", type=Path, help="its distances.csv, for strategies that choose by it")
     p.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=["similarity"])
     p.add_argument("--remove", nargs="*", type=int, help="layers to remove, n, maybe none; without it 1..L-1")
     p.add_argument("--out", type=Path, required=True, help="blocks.csv to write")
-    program.run(main, p)
+    cli.run(main, p)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import replacing
 
 
@@ -17,7 +17,7 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     results = {"nargs": "*", "type": Path, "default": [], "metavar": "JSON"}
     p.add_argument("--checkpoint", type=Path, required=True, help="folder that export.py wrote")
     p.add_argument("--full", type=Path, required=True, help="folder of the uncut checkpoint")
@@ -25,4 +25,4 @@ if __name__ == "__main__":
     p.add_argument("--unpruned", **results, help="those of the uncut model, in the same order")
     p.add_argument("--healing", type=Path, metavar="JSON", help="heal.json, if it was healed")
     p.add_argument("--out", type=Path, required=True, help="README.md to write")
-    program.run(main, p)
+    cli.run(main, p)

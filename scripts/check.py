@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 
 from deeper_layers.errors import UserError
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.progress import echo
 
 
 def main(arguments) -> None:
@@ -13,16 +14,16 @@ def main(arguments) -> None:
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         for finding in findings(Path(folder), arguments.precisions, arguments.packing):
-            program.tell(str(finding))
+            echo(str(finding))
             wrong += [finding.what] if not finding.holds else []
     if wrong:
         raise UserError(f"on this machine a study would not be right: {', '.join(wrong)}")
-    program.tell("everything that was checked holds on this machine")
+    echo("everything that was checked holds on this machine")
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
-    program.compute_options(p)
+    p = cli.parser(__doc__)
+    cli.compute_options(p)
     p.add_argument(
         "--precisions",
         nargs="+",
@@ -31,4 +32,4 @@ if __name__ == "__main__":
         help="to check",
     )
     p.add_argument("--packing", action="store_true", help="check packed documents too")
-    program.run(main, p)
+    cli.run(main, p)

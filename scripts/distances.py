@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.process import optional_imports
 from deeper_layers.settings import DistanceSettings
 
 
@@ -33,11 +34,11 @@ def check(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
-    program.compute_options(p)
+    p = cli.parser(__doc__)
+    cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--tokens", type=Path, required=True, help="token file of the calibration text")
-    program.add_settings(p, DistanceSettings)
+    cli.add_settings(p, DistanceSettings)
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="distances.csv to write; a .json beside it")
-    program.run(main, p, program.unused, check)
+    cli.run(main, p, optional_imports, check)

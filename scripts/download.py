@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.progress import echo
 
 
 def main(arguments):
@@ -17,13 +18,13 @@ def main(arguments):
 
     def suits(config: Path) -> None:
         for line in check(read_json(config), name, asked, config.parent):
-            program.tell(f"warning: {line}")
+            echo(f"warning: {line}")
 
     write_json(arguments.out, download(arguments.id, arguments.revision, arguments.trust_remote_code, suits))
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("--id", required=True, help="model id, OWNER/NAME")
     p.add_argument("--revision", help="commit, branch or tag; none: the newest of main")
     p.add_argument("--trust-remote-code", action="store_true", help="fetch the Python files as well")
@@ -32,4 +33,4 @@ if __name__ == "__main__":
         "--asked", type=json.loads, default={}, help="JSON: what is asked of each model (limits.Asked)"
     )
     p.add_argument("--out", type=Path, required=True, help="JSON to write: commit and folder in the cache")
-    program.run(main, p)
+    cli.run(main, p)

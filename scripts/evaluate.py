@@ -16,19 +16,21 @@ from pathlib import Path
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.job import Job, LossSuite, TaskSuite
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json
+from deeper_layers.runtime.process import OPTIONAL_IMPORTS, optional_imports
+from deeper_layers.runtime.progress import Progress
 from deeper_layers.settings import LossSettings, TaskSettings
 
 
 def options():
-    p = program.parser("Evaluate a checkpoint, or all cuts of one: lm-eval tasks, or held-out loss.")
-    program.compute_options(p)
+    p = cli.parser("Evaluate a checkpoint, or all cuts of one: lm-eval tasks, or held-out loss.")
+    cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder with a manifest.json")
     p.add_argument("--blocks", nargs="+", help="cuts of the checkpoint, as full drop_3-5; none: itself")
     p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
     p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
-    program.add_settings(p, TaskSettings, "precision")
+    cli.add_settings(p, TaskSettings, "precision")
     p.add_argument(
         "--batch", type=batch_size, default="auto", help="sequences of a batch; auto: as many as fit"
     )
@@ -37,12 +39,12 @@ def options():
     p.add_argument("--suite", required=True, help="name of the suite: a label")
     p.add_argument("--out", type=Path, required=True, help="folder for --blocks, else the JSON file to write")
     tasks = p.add_argument_group("lm-eval tasks")
-    program.add_settings(tasks, TaskSettings, "tasks", "include", "shots", "limit", "order")
+    cli.add_settings(tasks, TaskSettings, "tasks", "include", "shots", "limit", "order")
     tasks.add_argument("--samples", action="store_true", help="keep the answer to every document")
     loss = p.add_argument_group("held-out loss")
     loss.add_argument("--loss", action="store_true", help="instead of tasks")
     loss.add_argument("--tokens", type=Path, help="token file of the held-out text")
-    program.add_settings(loss, LossSettings, "sequences", "length", "stream", "spill")
+    cli.add_settings(loss, LossSettings, "sequences", "length", "stream", "spill")
     return p
 
 
@@ -123,7 +125,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
         tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
         lm = FamilyLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
         family, results = lm.family, evaluate(lm, suite, manager, tasks)
-    with program.Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
+    with Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
         for block, result in results:
             job.write(block, result)
             progress.update()
@@ -132,7 +134,7 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
 
 def unused(arguments: Namespace) -> list[str]:
     """Packages that are not to be imported: lm-eval needs all but bitsandbytes."""
-    return program.unused(arguments, program.UNUSED if arguments.loss else ())
+    return optional_imports(arguments, OPTIONAL_IMPORTS if arguments.loss else ())
 
 
 def _model(arguments: Namespace):
@@ -149,4 +151,4 @@ def _model(arguments: Namespace):
 if __name__ == "__main__":
     # This file must not stand in for the library `evaluate`, which some lm-eval tasks import.
     sys.path.pop(0)
-    program.run(main, options(), unused, check)
+    cli.run(main, options(), unused, check)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
 
 def main(arguments) -> None:
@@ -12,10 +12,10 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
-    program.compute_options(p)
+    p = cli.parser(__doc__)
+    cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the cut model")
     p.add_argument("--adapter", type=Path, help="LoRA adapter to merge; none: the cut as it is")
     p.add_argument("--out", type=Path, required=True, help="folder to write")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
-    program.run(main, p)
+    cli.run(main, p)

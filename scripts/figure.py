@@ -9,7 +9,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.reporting import plots
 from deeper_layers.reporting.figures import FIGURES
 from deeper_layers.reporting.table import read_table
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
 OPTIONS = {
     "models": "models to show, a panel each; join by commas those that share one",
@@ -48,7 +48,7 @@ def inputs(arguments, accepted: set[str]) -> dict:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("name", choices=FIGURES, help="which figure")
     p.add_argument("--out", type=Path, required=True, help="where to write it, without the ending")
     p.add_argument("--formats", nargs="+", choices=["svg", "pdf", "png"], default=["svg", "png"])
@@ -59,4 +59,4 @@ if __name__ == "__main__":
     for name, meaning in OPTIONS.items():
         several = {"nargs": "+"} if name.endswith("s") else {}
         p.add_argument(f"--{name}", metavar="NAME", help=meaning, **several)
-    program.run(main, p)
+    cli.run(main, p)

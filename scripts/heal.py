@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.process import optional_imports
 from deeper_layers.settings import Healing, check_micro_batch
 
 
@@ -31,11 +32,11 @@ def check(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
-    program.compute_options(p)
+    p = cli.parser(__doc__)
+    cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the cut model")
     p.add_argument("--tokens", type=Path, required=True, help="token file of the text to train on")
-    program.add_settings(p, Healing)
+    cli.add_settings(p, Healing)
     p.add_argument(
         "--micro-batch", type=int, help="rows at once, halved when memory runs out; none: the batch"
     )
@@ -49,4 +50,4 @@ if __name__ == "__main__":
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--state", type=Path, required=True, help="folder to resume from, removed when done")
     p.add_argument("--out", type=Path, required=True, help="folder for adapter/, training.csv, heal.json")
-    program.run(main, p, program.unused, check)
+    cli.run(main, p, optional_imports, check)

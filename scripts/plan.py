@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.progress import echo
 
 
 def main(arguments):
@@ -17,11 +18,11 @@ def main(arguments):
     with replacing(arguments.out) as aside:
         aside.write_text(page)
     write_json(arguments.out.with_suffix(".json"), asdict(found))
-    program.tell(page)
+    echo(page)
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument(
         "--config",
         type=Path,
@@ -29,4 +30,4 @@ if __name__ == "__main__":
         help="JSON of the configuration, defaults filled in",
     )
     p.add_argument("--out", type=Path, required=True, help="Markdown page to write; a .json beside it")
-    program.run(main, p)
+    cli.run(main, p)

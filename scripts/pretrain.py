@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from deeper_layers.pretraining.pretrain import Recipe, pretrain
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
-p = program.parser(__doc__)
+p = cli.parser(__doc__)
 p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')
 p.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
 p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
-program.add_settings(p, Recipe)
+cli.add_settings(p, Recipe)
 
 
 def main(a) -> None:
@@ -21,4 +21,4 @@ def main(a) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, p)
+    cli.run(main, p)

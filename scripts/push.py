@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
 
 def main(arguments) -> None:
@@ -13,8 +13,8 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("--folder", type=Path, required=True, help="folder that export.py wrote")
     p.add_argument("--id", required=True, help="model id, OWNER/NAME")
     p.add_argument("--out", type=Path, required=True, help="JSON to write: id and commit")
-    program.run(main, p)
+    cli.run(main, p)

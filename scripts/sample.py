@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from deeper_layers.data.local_source import ALL, SPLITS, kind
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
 
 def pair(convert):
@@ -35,7 +35,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument(
         "--source",
         required=True,
@@ -71,4 +71,4 @@ if __name__ == "__main__":
     hub.add_argument("--parts", type=int, default=1, help="disjoint parts of the split")
     hub.add_argument("--part", type=int, default=0, help="which of them to sample")
     hub.add_argument("--buffer", type=int, default=10_000, help="documents of the buffer that is shuffled")
-    program.run(main, p)
+    cli.run(main, p)

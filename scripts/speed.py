@@ -4,8 +4,9 @@ from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.pruning.blocks import Block
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json, replacing, write_json
+from deeper_layers.runtime.progress import echo
 from deeper_layers.settings import SpeedSettings
 
 
@@ -26,7 +27,7 @@ def main(arguments) -> None:
         rows.to_csv(aside, index=False, float_format="%.8g", lineterminator="\n")
     facts = settings | {"repeats": arguments.repeats, "precision": arguments.precision}
     write_json(arguments.out.with_suffix(".json"), provenance(model=manifest["model"], **facts))
-    program.tell(told(rows, arguments.out))
+    echo(told(rows, arguments.out))
 
 
 def told(rows, path: Path) -> str:
@@ -48,11 +49,11 @@ def check(arguments) -> None:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
-    program.compute_options(p)
+    p = cli.parser(__doc__)
+    cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
     p.add_argument("--blocks", nargs="+", required=True, help="cuts to measure, as full drop_3-5")
-    program.add_settings(p, SpeedSettings)
+    cli.add_settings(p, SpeedSettings)
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--out", type=Path, required=True, help="CSV to write; a JSON beside it says how")
-    program.run(main, p, check=check)
+    cli.run(main, p, check=check)

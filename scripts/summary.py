@@ -6,7 +6,7 @@ from deeper_layers.reporting.page import to_html
 from deeper_layers.reporting.scores import PRUNED, read_result, result_path
 from deeper_layers.reporting.summary import summary
 from deeper_layers.reporting.table import read_table
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import replacing
 
 
@@ -31,11 +31,11 @@ def how_measured(folder: Path, suites: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="the results table")
     p.add_argument("--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority")
     p.add_argument("--suites", nargs="*", default=[], metavar="NAME", help="evaluations, to say how they ran")
     p.add_argument("--tolerance", type=float, default=0.05, help="part of the way to chance that may be lost")
     p.add_argument("--command", default="snakemake export", help="what exports a checkpoint of this study")
     p.add_argument("--out", nargs="+", type=Path, required=True, help="the summary: .md, .html")
-    program.run(main, p)
+    cli.run(main, p)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deeper_layers.reporting import table
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 
 
 def main(arguments):
@@ -24,7 +24,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     names = {"nargs": "*", "default": [], "metavar": "NAME"}
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the study")
     p.add_argument("--models", nargs="+", required=True, metavar="NAME", help="models, as in that folder")
@@ -35,4 +35,4 @@ if __name__ == "__main__":
     p.add_argument("--speed", action="store_true", help="with memory and speed, from each speed.csv")
     p.add_argument("--out", nargs="+", type=Path, required=True, help="the table: .csv, .md, .html")
     p.add_argument("--levels", type=Path, help="also write the chance and majority levels, as .csv")
-    program.run(main, p)
+    cli.run(main, p)

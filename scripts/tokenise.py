@@ -1,15 +1,9 @@
 """Tokenise a text once with a model's tokenizer, for every stage to share."""
 
-import os
-import sys
 from pathlib import Path
 
-from deeper_layers.runtime import program
-
-if "--trust-remote-code" not in sys.argv:
-    # A tokenizer needs no torch, and without it transformers imports in 1 s instead of 4.
-    sys.modules["torch"] = None
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.process import torch_unless_verified
 
 
 def main(arguments):
@@ -20,11 +14,11 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    p = program.parser(__doc__)
+    p = cli.parser(__doc__)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder with the tokenizer")
     p.add_argument("--text", type=Path, required=True, help='JSONL file, a {"text": ...} a line')
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument(
         "--out", type=Path, required=True, help="summary to write; the tokens beside it as .safetensors"
     )
-    program.run(main, p)
+    cli.run(main, p, torch_unless_verified)

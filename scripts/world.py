@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from deeper_layers.data.world import World, write_world
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from deeper_layers.settings import WorldSettings
 
-p = program.parser(__doc__)
+p = cli.parser(__doc__)
 p.add_argument("--out", type=Path, required=True, help="folder for *.jsonl and tasks/")
-program.add_settings(p, WorldSettings)
+cli.add_settings(p, WorldSettings)
 
 
 def main(a) -> None:
@@ -20,4 +20,4 @@ def main(a) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, p)
+    cli.run(main, p)

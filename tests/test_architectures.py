@@ -14,14 +14,19 @@ import transformers
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from deeper_layers.checkpoints import checkpoint, limits
+from deeper_layers.checkpoints import cut as cut_module
 from deeper_layers.checkpoints import decoder_config as configs
+from deeper_layers.checkpoints import limits
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
+from deeper_layers.checkpoints.folder import load_config
 from deeper_layers.errors import UserError
 from deeper_layers.importance.angular import angular_distances, streamed_distances
 from deeper_layers.models.adapters import add_adapter
 from deeper_layers.models.layers import decoder_layers, removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
+from deeper_layers.models.verify import verify_checkpoint
 from deeper_layers.pruning.blocks import Block
 from deeper_layers.runtime.files import read_json
 from helpers import tiny
@@ -120,14 +125,14 @@ def assert_heals(model) -> None:
 def assert_cut_by_the_manifest_alone(folder):
     """What is cut without transformers, by what the manifest records of the config, is the same; and what
     the cut's manifest then records is what transformers reads in the cut's config."""
-    checkpoint.adopt(folder / "base", "base", folder / "adopted")
+    adopt_checkpoint(folder / "base", "base", folder / "adopted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "load_config", None)
-        checkpoint.cut(folder / "adopted", BLOCK, folder / "by manifest")
+        patch.setattr(cut_module, "load_config", None)
+        cut_checkpoint(folder / "adopted", BLOCK, folder / "by manifest")
     files, again = (read_json(folder / name / "manifest.json")["files"] for name in ("cut", "by manifest"))
     assert again == files
     recorded = configs.Decoder(**read_json(folder / "by manifest/manifest.json")["decoder"])
-    read = configs.Decoder.of(checkpoint.load_config(folder / "cut"))
+    read = configs.Decoder.of(load_config(folder / "cut"))
     assert recorded == configs.Decoder(**json.loads(json.dumps(asdict(read))))
 
 
@@ -166,8 +171,8 @@ def test_architecture(name, tmp_path):
     else:
         assert_cache_exact(model)
 
-    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
-    checkpoint.verify(tmp_path / "cut", tmp_path / "base")
+    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "cut")
+    verify_checkpoint(tmp_path / "cut", tmp_path / "base")
     assert_cut_by_the_manifest_alone(tmp_path)
     cut = settled(load_model(tmp_path / "cut"))
     assert torch.equal(logits(cut), wanted)

@@ -92,6 +92,16 @@ def test_moving_a_module_changes_nothing(stage):
     assert now() == first
 
 
+def test_of_a_module_that_only_tells_its_imports_count_alone(stage, monkeypatch):
+    folder, now = stage
+    monkeypatch.setattr(code_hash, "COSMETIC", {"used"})
+    first = now()
+    edit(folder / "scripts/deeper_layers/used.py", "return h()", "return -h()")
+    assert now() == first
+    edit(folder / "scripts/deeper_layers/room/deep.py", "return x", "return -x")
+    assert now() != first
+
+
 def test_what_is_imported_by_another_name_is_another_program(stage):
     folder, now = stage
     first = now()

@@ -21,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deeper_layers.checkpoints import checkpoint
 from deeper_layers.checkpoints import decoder_config as configs
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.models.layers import check_kept, decoder_layers, ffn_modules, removed
 from deeper_layers.models.load import load_model
+from deeper_layers.models.verify import verify_checkpoint
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.config import ROOT
@@ -99,10 +101,10 @@ def assert_whole(folder: Path) -> dict:
 def test_cut_equals_the_original_with_idle_layers(layout, name, base, sharded, tmp_path):
     source, block = {"base": base}.get(layout, sharded), Block.parse(name)
     if layout == "by layer":
-        checkpoint.cut(source, FULL, tmp_path / "by layer", reshard=True)
+        cut_checkpoint(source, FULL, tmp_path / "by layer", reshard=True)
         source = tmp_path / "by layer"
-    checkpoint.cut(source, block, tmp_path / "cut")
-    checkpoint.verify(tmp_path / "cut", source)
+    cut_checkpoint(source, block, tmp_path / "cut")
+    verify_checkpoint(tmp_path / "cut", source)
     assert torch.equal(
         logits(settled(load_model(tmp_path / "cut"))), identity_logits(load_model(base), block)
     )
@@ -114,7 +116,7 @@ def test_cut_equals_the_original_with_idle_layers(layout, name, base, sharded, t
 
 
 def test_all_but_the_layer_count_stays(base, tmp_path):
-    checkpoint.cut(base, BLOCK, tmp_path / "cut")
+    cut_checkpoint(base, BLOCK, tmp_path / "cut")
     assert read_json(tmp_path / "cut/config.json") == read_json(base / "config.json") | {
         "num_hidden_layers": 4
     }
@@ -125,8 +127,8 @@ def test_all_but_the_layer_count_stays(base, tmp_path):
 
 
 def test_manifest_of_the_full_model_gives_the_sizes_of_every_cut(sharded, tmp_path):
-    checkpoint.adopt(sharded, "tiny", tmp_path / "full")
-    checkpoint.cut(tmp_path / "full", BLOCK, tmp_path / "cut")
+    adopt_checkpoint(sharded, "tiny", tmp_path / "full")
+    cut_checkpoint(tmp_path / "full", BLOCK, tmp_path / "cut")
     full, cut = assert_whole(tmp_path / "full"), assert_whole(tmp_path / "cut")
     assert (full["block"], full["n_layers"], full["parent"]) == ("full", LAYERS, None)
     assert (cut["block"], cut["n_layers"], cut["model"]) == ("drop_2-3", 4, "tiny")
@@ -143,13 +145,13 @@ def test_manifest_of_the_full_model_gives_the_sizes_of_every_cut(sharded, tmp_pa
 
 def test_same_input_same_bytes(sharded, tmp_path):
     for name in ("a", "b"):
-        checkpoint.cut(sharded, BLOCK, tmp_path / name)
+        cut_checkpoint(sharded, BLOCK, tmp_path / name)
     assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
 
 
 def test_shards_before_the_block_are_linked(base, tmp_path):
-    checkpoint.cut(base, FULL, tmp_path / "full", reshard=True)
-    checkpoint.cut(tmp_path / "full", BLOCK, tmp_path / "cut")
+    cut_checkpoint(base, FULL, tmp_path / "full", reshard=True)
+    cut_checkpoint(tmp_path / "full", BLOCK, tmp_path / "cut")
     linked = {
         path.name for path in (tmp_path / "cut").glob("*.safetensors") if path.stat().st_nlink == 2
     }  # the first file holds what is no layer, layer i is file i + 2
@@ -158,14 +160,14 @@ def test_shards_before_the_block_are_linked(base, tmp_path):
 
 def test_a_base_adopted_by_layer_is_the_same_model_and_its_cuts_link(base, sharded, tmp_path):
     for source in (base, sharded):
-        checkpoint.adopt(source, "tiny", tmp_path / "linked")
-        checkpoint.adopt(source, "tiny", tmp_path / "full", reshard=True)
-        checkpoint.verify(tmp_path / "full")
+        adopt_checkpoint(source, "tiny", tmp_path / "linked")
+        adopt_checkpoint(source, "tiny", tmp_path / "full", reshard=True)
+        verify_checkpoint(tmp_path / "full")
         linked, written = assert_whole(tmp_path / "linked"), assert_whole(tmp_path / "full")
         for what in ("model", "block", "source", "parameters", "bytes", "layers"):
             assert written[what] == linked[what]
         assert torch.equal(logits(settled(load_model(tmp_path / "full"))), logits(settled(load_model(base))))
-        checkpoint.cut(tmp_path / "full", BLOCK, tmp_path / "cut")
+        cut_checkpoint(tmp_path / "full", BLOCK, tmp_path / "cut")
         assert_whole(tmp_path / "cut")
         shards = list((tmp_path / "cut").glob("*.safetensors"))
         assert len(shards) == 5 and sum(path.stat().st_nlink == 2 for path in shards) == 3
@@ -173,10 +175,10 @@ def test_a_base_adopted_by_layer_is_the_same_model_and_its_cuts_link(base, shard
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system")
 def test_shards_are_copied_to_another_file_system(sharded, tmp_path):
-    checkpoint.cut(sharded, BLOCK, tmp_path / "here")
+    cut_checkpoint(sharded, BLOCK, tmp_path / "here")
     there = Path("/dev/shm") / f"deeper-layers-{os.getpid()}"
     try:
-        checkpoint.cut(sharded, BLOCK, there)
+        cut_checkpoint(sharded, BLOCK, there)
         assert (there / "manifest.json").read_bytes() == (tmp_path / "here/manifest.json").read_bytes()
         assert {p.stat().st_nlink for p in there.iterdir()} == {1}
         assert_whole(there)
@@ -185,9 +187,9 @@ def test_shards_are_copied_to_another_file_system(sharded, tmp_path):
 
 
 def test_an_older_checkpoint_in_the_target_goes(base, sharded, tmp_path):
-    checkpoint.cut(base, BLOCK, tmp_path / "cut")
+    cut_checkpoint(base, BLOCK, tmp_path / "cut")
     (tmp_path / "cut/.model.safetensors.77.tmp").write_text("of a killed writer")
-    checkpoint.cut(sharded, BLOCK, tmp_path / "cut")
+    cut_checkpoint(sharded, BLOCK, tmp_path / "cut")
     assert not (tmp_path / "cut/model.safetensors").exists()
     assert_whole(tmp_path / "cut")
 
@@ -198,8 +200,8 @@ def test_names_without_prefix(tmp_path):
     path = tmp_path / "gpt2/model.safetensors"
     save_file({k.removeprefix("transformer."): v for k, v in load_file(path).items()}, path, {"format": "pt"})
     edit_json(tmp_path / "gpt2/config.json", n_ctx=64)
-    checkpoint.cut(tmp_path / "gpt2", BLOCK, tmp_path / "cut")
-    checkpoint.verify(tmp_path / "cut", tmp_path / "gpt2")
+    cut_checkpoint(tmp_path / "gpt2", BLOCK, tmp_path / "cut")
+    verify_checkpoint(tmp_path / "cut", tmp_path / "gpt2")
     assert "h.3.ln_1.weight" in load_file(tmp_path / "cut/model.safetensors")
     assert torch.equal(
         logits(settled(load_model(tmp_path / "cut"))),
@@ -217,17 +219,17 @@ def test_layers_for_multi_token_prediction_are_left_behind(tmp_path):
         "model.layers.6.eh_proj.weight": torch.zeros(32, 64),
         "model.layers.6.enorm.weight": torch.zeros(32),
     }
-    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "without")
+    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "without")
     save_file(load_file(path) | extra, path, {"format": "pt"})
-    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
-    checkpoint.verify(tmp_path / "base")
-    checkpoint.verify(tmp_path / "cut", tmp_path / "base")
+    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "cut")
+    verify_checkpoint(tmp_path / "base")
+    verify_checkpoint(tmp_path / "cut", tmp_path / "base")
     load_model(tmp_path / "base")
     assert (
         load_file(tmp_path / "cut/model.safetensors").keys()
         == load_file(tmp_path / "without/model.safetensors").keys()
     )
-    checkpoint.adopt(tmp_path / "base", "base", tmp_path / "full")
+    adopt_checkpoint(tmp_path / "base", "base", tmp_path / "full")
     parameters = [
         read_json(tmp_path / f"{n}/manifest.json")["parameters"] for n in ("full", "cut", "without")
     ]
@@ -243,9 +245,9 @@ def test_weights_for_multi_token_prediction_under_a_name_of_their_own_do_no_harm
     path = tmp_path / "base/model.safetensors"
     extra = {"mtp.layers.0.mlp.up_proj.weight": torch.zeros(8, 8), "mtp.fc.weight": torch.zeros(8, 16)}
     save_file(load_file(path) | extra, path, {"format": "pt"})
-    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
+    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "cut")
     for folder in ("base", "cut"):
-        checkpoint.verify(tmp_path / folder)
+        verify_checkpoint(tmp_path / folder)
         assert len(decoder_layers(load_model(tmp_path / folder))) == (6 if folder == "base" else 4)
 
 
@@ -253,7 +255,7 @@ def test_lists_in_the_file_keep_their_own_words(tmp_path):
     model = tiny_model("granitemoehybrid", layer_types=["mamba", "attention"] * 3, mamba_expand=2)
     model.save_pretrained(tmp_path / "base")
     edit_json(tmp_path / "base/config.json", layer_types=["mamba", "attention"] * 3)
-    checkpoint.cut(tmp_path / "base", BLOCK, tmp_path / "cut")
+    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "cut")
     assert read_json(tmp_path / "cut/config.json")["layer_types"] == ["mamba", "attention"] * 2
     edit_json(tmp_path / "base/config.json", model_type="qwen2", use_sliding_window=True, max_window_layers=3)
     config = tiny_config("qwen2", use_sliding_window=True, max_window_layers=3)
@@ -309,22 +311,22 @@ def test_program_needs_no_torch_and_little_memory(tmp_path):
 
 def test_what_a_manifest_says_of_a_config_is_enough_while_the_config_stays(base, tmp_path):
     full = tmp_path / "full"
-    checkpoint.adopt(base, "tiny", full)
+    adopt_checkpoint(base, "tiny", full)
     run_cut(full, tmp_path / "cut", 'assert "transformers" not in sys.modules')
-    checkpoint.verify(tmp_path / "cut", full)
+    verify_checkpoint(tmp_path / "cut", full)
     config = read_json(full / "config.json")
     (full / "config.json").unlink()  # a link to the one in base
     write_json(full / "config.json", config | {"num_hidden_layers": 5})
     with pytest.raises(UserError, match="config.json says 5 layers, but the weights hold 6"):
-        checkpoint.cut(full, BLOCK, tmp_path / "cut")
+        cut_checkpoint(full, BLOCK, tmp_path / "cut")
 
 
 def test_verify_refuses_a_config_that_reads_back_as_another(base, tmp_path):
-    checkpoint.cut(base, BLOCK, tmp_path / "cut")
-    checkpoint.verify(tmp_path / "cut", base)
+    cut_checkpoint(base, BLOCK, tmp_path / "cut")
+    verify_checkpoint(tmp_path / "cut", base)
     edit_json(tmp_path / "cut/config.json", rms_norm_eps=0.5)
     with pytest.raises(UserError, match="fewer layers: rms_norm_eps would come back changed"):
-        checkpoint.verify(tmp_path / "cut", base)
+        verify_checkpoint(tmp_path / "cut", base)
 
 
 # In memory
@@ -369,12 +371,12 @@ def test_ffn_modules_names_what_there_is():
 
 
 def test_adopt_links_and_leaves_code_and_pickles_behind(base, tmp_path):
-    checkpoint.adopt(base, "tiny", tmp_path / "full")
+    adopt_checkpoint(base, "tiny", tmp_path / "full")
     manifest = assert_whole(tmp_path / "full")
     assert all((tmp_path / "full" / name).resolve() == base / name for name in manifest["files"])
     assert "modeling_evil.py" not in manifest["files"] and "pytorch_model.bin" not in manifest["files"]
-    checkpoint.verify(tmp_path / "full")
-    checkpoint.adopt(base, "tiny", tmp_path / "full")  # again, over itself
+    verify_checkpoint(tmp_path / "full")
+    adopt_checkpoint(base, "tiny", tmp_path / "full")  # again, over itself
     assert_whole(tmp_path / "full")
     assert (base / "model.safetensors").exists()
 
@@ -387,7 +389,7 @@ def test_adopt_takes_the_hash_of_a_hub_blob_from_its_name(base, tmp_path):
         shutil.copy(base / name, blobs / blob)
         (snapshot / name).symlink_to(f"../../blobs/{blob}")
     origin = {"kind": "hub", "id": "someone/tiny", "revision": "0123"}
-    checkpoint.adopt(snapshot, "tiny", tmp_path / "full", origin)
+    adopt_checkpoint(snapshot, "tiny", tmp_path / "full", origin)
     manifest = read_json(tmp_path / "full/manifest.json")
     assert manifest["source"] == origin
     assert manifest["files"]["model.safetensors"]["sha256"] == "f" * 64  # not read: it is not the true one
@@ -395,7 +397,7 @@ def test_adopt_takes_the_hash_of_a_hub_blob_from_its_name(base, tmp_path):
         manifest["files"]["config.json"]["sha256"]
         == hashlib.sha256((base / "config.json").read_bytes()).hexdigest()
     )
-    checkpoint.cut(tmp_path / "full", BLOCK, tmp_path / "cut")
+    cut_checkpoint(tmp_path / "full", BLOCK, tmp_path / "cut")
     assert assert_whole(tmp_path / "cut")["source"] == origin
 
 
@@ -478,8 +480,8 @@ SHARDED_FAULTS = {
 
 def assert_refused(folder: Path, fault: str, out: Path) -> None:
     for action in (
-        lambda: checkpoint.adopt(folder, "tiny", out),
-        lambda: checkpoint.cut(folder, BLOCK, out),
+        lambda: adopt_checkpoint(folder, "tiny", out),
+        lambda: cut_checkpoint(folder, BLOCK, out),
     ):
         with pytest.raises(UserError) as error:
             action()
@@ -503,17 +505,17 @@ def test_bad_sharded_checkpoint(shards, tmp_path, fault):
 @pytest.mark.parametrize("name", ["drop_5-6", "drop_0-5", "drop_6-6"])
 def test_block_that_does_not_fit(base, tmp_path, name):
     with pytest.raises(UserError, match=f"block {name} does not fit a model of 6 layers"):
-        checkpoint.cut(base, Block.parse(name), tmp_path / "cut")
+        cut_checkpoint(base, Block.parse(name), tmp_path / "cut")
 
 
 def test_adopt_refuses_a_tokenizer_that_is_not_json(copy, tmp_path):
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="tokenizer.json is not JSON"):
-        checkpoint.adopt(copy, "tiny", tmp_path / "full")
+        adopt_checkpoint(copy, "tiny", tmp_path / "full")
 
 
 def test_source_is_no_target(copy):
-    for action in (lambda: checkpoint.cut(copy, BLOCK, copy), lambda: checkpoint.adopt(copy, "tiny", copy)):
+    for action in (lambda: cut_checkpoint(copy, BLOCK, copy), lambda: adopt_checkpoint(copy, "tiny", copy)):
         with pytest.raises(UserError, match="is the source itself"):
             action()
     assert (copy / "model.safetensors").exists()
@@ -521,8 +523,8 @@ def test_source_is_no_target(copy):
 
 def test_auto_map_of_a_known_type_is_never_run(copy, tmp_path):
     edit_json(copy / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Model"})
-    checkpoint.adopt(copy, "tiny", tmp_path / "full")
-    checkpoint.verify(tmp_path / "full")  # with transformers' own class; the code would end the process
+    adopt_checkpoint(copy, "tiny", tmp_path / "full")
+    verify_checkpoint(tmp_path / "full")  # with transformers' own class; the code would end the process
 
 
 @pytest.mark.parametrize(
@@ -540,7 +542,7 @@ def test_verify_finds(copy, change, fault):
     path = copy / "model.safetensors"
     save_file(change(load_file(path)), path, {"format": "pt"})
     with pytest.raises(UserError, match=fault):
-        checkpoint.verify(copy)
+        verify_checkpoint(copy)
 
 
 # Whole or absent
@@ -565,9 +567,9 @@ def test_failed_write_leaves_nothing(base, tmp_path):
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        checkpoint.cut(base, BLOCK, tmp_path / "cut")
+        cut_checkpoint(base, BLOCK, tmp_path / "cut")
 
-    checkpoint.cut(base, Block.parse("drop_0-0"), tmp_path / "cut")  # an older one must go too
+    cut_checkpoint(base, Block.parse("drop_0-0"), tmp_path / "cut")  # an older one must go too
     assert in_child(limited) == 3
     assert list((tmp_path / "cut").iterdir()) == []
 
@@ -582,7 +584,7 @@ def test_small_disk_is_found_out_before_writing(base, tmp_path):
         pytest.skip("mount is not allowed here")
     try:
         with pytest.raises(UserError, match=r"no room for .*: it needs 0.000 GB and 0.000 GB are free"):
-            checkpoint.cut(base, BLOCK, disk / "cut")
+            cut_checkpoint(base, BLOCK, disk / "cut")
         assert list((disk / "cut").iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -590,14 +592,14 @@ def test_small_disk_is_found_out_before_writing(base, tmp_path):
 
 def test_killed_cut_leaves_no_manifest_or_a_whole_checkpoint(sharded, tmp_path):
     target, outcomes = tmp_path / "cut", []
-    checkpoint.cut(sharded, BLOCK, target)
+    cut_checkpoint(sharded, BLOCK, target)
     wanted = (target / "manifest.json").read_bytes()
     delay = 0.05
     for _ in range(30):
         shutil.rmtree(target, ignore_errors=True)
         child = os.fork()
         if child == 0:
-            checkpoint.cut(sharded, BLOCK, target)
+            cut_checkpoint(sharded, BLOCK, target)
             os._exit(0)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
@@ -607,7 +609,7 @@ def test_killed_cut_leaves_no_manifest_or_a_whole_checkpoint(sharded, tmp_path):
             assert_whole(target)
         delay *= 0.6 if outcomes[-1] else 1.5  # kills fall on both sides of the end, however fast the disk
     assert any(outcomes) and not all(outcomes)
-    checkpoint.cut(sharded, BLOCK, target)
+    cut_checkpoint(sharded, BLOCK, target)
     assert_whole(target)
     assert (target / "manifest.json").read_bytes() == wanted
 

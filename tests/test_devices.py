@@ -19,7 +19,8 @@ from helpers.config import ROOT
 JOB = """
 import os, sys, time
 from pathlib import Path
-from deeper_layers import cards, program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime import nvidia as cards
 from deeper_layers.errors import UserError
 
 cards.PROC, cards.NVML = Path("proc"), "./nvml.so"  # not those of the true machine
@@ -49,12 +50,12 @@ def note(file, *words):
     with open(file, "a") as out:
         out.write(" ".join(map(str, words)) + chr(10))
 
-p = program.parser("")
-program.compute_options(p)
+p = cli.parser("")
+cli.compute_options(p)
 p.add_argument("--together", type=int)
 p.add_argument("--torch", action="store_true")
 p.add_argument("--finds", default="work")
-program.run(main, p, check=check)
+cli.run(main, p, check=check)
 """
 USAGE, PROCESSES = "--query-gpu=uuid,memory.used,compute_mode", "--query-compute-apps=gpu_uuid"
 WAITING = "waiting for one of {} GPUs: other jobs hold them"

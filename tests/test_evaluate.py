@@ -24,7 +24,8 @@ from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from deeper_layers.checkpoints.checkpoint import adopt, cut
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation import job as evaluation_job
@@ -221,9 +222,9 @@ def place(tmp_path_factory):
         config = transformers.AutoConfig.for_model(name, vocab_size=len(vocabulary), **settings)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name / "source")
         tokenizer.save_pretrained(folder / name / "source")
-        adopt(folder / name / "source", name, folder / name / "full")
+        adopt_checkpoint(folder / name / "source", name, folder / name / "full")
         for block in BLOCKS[1:]:
-            cut(folder / name / "full", Block.parse(block), folder / name / block)
+            cut_checkpoint(folder / name / "full", Block.parse(block), folder / name / block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder

@@ -10,7 +10,9 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
+from deeper_layers.checkpoints.folder import Checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.export.merge import export
 from deeper_layers.export.model_card import licence
@@ -42,9 +44,9 @@ print(tokenizer.decode(made[0]))
 def adapted(folder, model_type, dtype=torch.float32, **differing):
     """A cut of a tiny model and an adapter for it whose B matrices are not zero; returns both folders."""
     tiny_model(model_type, **differing).to(dtype).save_pretrained(folder / "full")
-    checkpoint.adopt(folder / "full", "tiny", folder / "checkpoints/full")
+    adopt_checkpoint(folder / "full", "tiny", folder / "checkpoints/full")
     cut = folder / f"checkpoints/{CUT}"
-    checkpoint.cut(folder / "checkpoints/full", CUT, cut)
+    cut_checkpoint(folder / "checkpoints/full", CUT, cut)
     model = add_adapter(load_model(cut), 4, 8, 0.0, ["auto"])
     torch.manual_seed(1)
     with torch.no_grad():
@@ -71,7 +73,7 @@ def test_the_merged_model_is_the_healed_one(model_type, tmp_path):
 def test_weights_stay_in_the_precision_of_the_file(tmp_path):
     cut, adapter = adapted(tmp_path, "llama", torch.bfloat16)
     export(cut, adapter, tmp_path / "out")
-    tensors = checkpoint.Checkpoint.read(tmp_path / "out").tensors
+    tensors = Checkpoint.read(tmp_path / "out").tensors
     assert {tensor.dtype for tensor in tensors.values()} == {"BF16"}
     assert load_model(tmp_path / "out", "stored").dtype == torch.bfloat16
 
@@ -87,7 +89,7 @@ def test_without_an_adapter_the_cut_is_linked(tmp_path):
 
 def test_an_adapter_of_another_cut_is_refused_and_leaves_nothing(tmp_path):
     cut, adapter = adapted(tmp_path, "llama")
-    checkpoint.cut(tmp_path / "checkpoints/full", Block(1, 3), tmp_path / "other")
+    cut_checkpoint(tmp_path / "checkpoints/full", Block(1, 3), tmp_path / "other")
     with pytest.raises(UserError, match="does not fit"):
         export(tmp_path / "other", adapter, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

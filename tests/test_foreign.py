@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.checkpoints.quantised import cut_exceptions
 from deeper_layers.checkpoints.vocabulary import embedding_rows
 from deeper_layers.data.tokens import NoTokenizer, load_tokenizer
@@ -25,6 +26,7 @@ from deeper_layers.importance.angular import angular_distances, streamed_distanc
 from deeper_layers.models.adapters import add_adapter, save_adapter
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
+from deeper_layers.models.verify import verify_checkpoint
 from deeper_layers.pruning.blocks import Block
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.config import ROOT
@@ -60,15 +62,15 @@ def tokenizer(folder: Path, *words: str, added: tuple[str, ...] = ()) -> None:
 
 def adopted(source: Path, reshard: bool = False) -> Path:
     full = source.parent / f"{source.name}-full"
-    checkpoint.adopt(source, "tiny", full, reshard=reshard)
-    checkpoint.verify(full)
+    adopt_checkpoint(source, "tiny", full, reshard=reshard)
+    verify_checkpoint(full)
     return full
 
 
 def assert_cuts_exactly(full: Path) -> Path:
     """The cut of an adopted model is the model whose layers do nothing; its folder."""
-    checkpoint.cut(full, BLOCK, full.parent / "cut")
-    checkpoint.verify(full.parent / "cut", full)
+    cut_checkpoint(full, BLOCK, full.parent / "cut")
+    verify_checkpoint(full.parent / "cut", full)
     wanted = identity_logits(settled(load_model(full)), BLOCK)
     assert torch.equal(logits(settled(load_model(full.parent / "cut"))), wanted)
     return full.parent / "cut"
@@ -119,7 +121,7 @@ def test_weights_in_fp8_are_cut_as_they_are_and_loaded_as_numbers(in_fp8, tmp_pa
 
 def test_weights_in_fp8_are_healed_and_exported_as_numbers(in_fp8, tmp_path):
     full = adopted(in_fp8)
-    checkpoint.cut(full, BLOCK, tmp_path / "cut")
+    cut_checkpoint(full, BLOCK, tmp_path / "cut")
     model = add_adapter(load_model(tmp_path / "cut"), rank=2, alpha=2, dropout=0, targets=["up_proj"])
     model(IDS, labels=IDS).loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -199,7 +201,7 @@ def test_a_checkpoint_that_is_quantised_otherwise_is_refused_with_what_to_give(s
         "---\nlicense: mit\nbase_model:\n- us/whole\n---\nbase_model: no/this\n"
     )
     with pytest.raises(UserError) as error:
-        checkpoint.adopt(folder, "tiny", tmp_path / "full")
+        adopt_checkpoint(folder, "tiny", tmp_path / "full")
     assert f"quantised already ({name})" in str(error.value)
     assert "give the model that it was made from, us/whole, and let precision: nf4" in str(error.value)
     assert not (tmp_path / "full").exists()
@@ -211,11 +213,11 @@ def test_quantising_that_config_json_is_silent_about_is_found(tmp_path):
     folder = saved(tmp_path / "gptq", "llama")
     write_json(folder / "quantize_config.json", {"bits": 4})
     with pytest.raises(UserError, match=r"\(GPTQ, says quantize_config.json\)"):
-        checkpoint.adopt(folder, "tiny", tmp_path / "full")
+        adopt_checkpoint(folder, "tiny", tmp_path / "full")
     packed = {"model.layers.0.mlp.up_proj.qweight": torch.zeros(4, 4, dtype=torch.int32)}
     folder = saved(tmp_path / "silent", "llama", lambda tensors: tensors | packed)
     with pytest.raises(UserError, match=r"\(it holds model.layers.0.mlp.up_proj.qweight\)"):
-        checkpoint.adopt(folder, "tiny", tmp_path / "full")
+        adopt_checkpoint(folder, "tiny", tmp_path / "full")
 
 
 # Leftovers of older versions
@@ -260,15 +262,15 @@ def test_masks_and_tables_of_older_versions_are_let_through_and_left_behind(name
         assert sizes[0][what] == sizes[1][what]
     assert torch.equal(logits(settled(load_model(full))), logits(settled(load_model(plain))))
     cut = assert_cuts_exactly(full)
-    checkpoint.cut(plain, BLOCK, tmp_path / "plain cut")
+    cut_checkpoint(plain, BLOCK, tmp_path / "plain cut")
     wanted = {k.removeprefix("transformer.") for k in load_file(tmp_path / "plain cut/model.safetensors")}
     assert {k.removeprefix("transformer.") for k in load_file(cut / "model.safetensors")} == wanted
     documents = [IDS[0, :length].numpy() for length in (5, 12)]
     streamed = streamed_distances(Stream(full), documents, batch_tokens=24).mean
     whole = angular_distances(settled(load_model(full)), documents, batch_tokens=24).mean
     torch.testing.assert_close(streamed, whole, rtol=0, atol=2e-4)
-    checkpoint.adopt(folder, "tiny", tmp_path / "by layer", reshard=True)
-    checkpoint.verify(tmp_path / "by layer")
+    adopt_checkpoint(folder, "tiny", tmp_path / "by layer", reshard=True)
+    verify_checkpoint(tmp_path / "by layer")
     by_layer = [k for path in (tmp_path / "by layer").glob("*.safetensors") for k in load_file(path)]
     assert len(by_layer) == len(load_file(plain / "model.safetensors"))
 
@@ -279,9 +281,9 @@ def test_a_tensor_that_is_no_leftover_is_still_refused(tmp_path):
         "model.layers.1.self_attn.extra.weight": torch.ones(4),
     }.items():
         folder = saved(tmp_path / name, "llama", lambda tensors, n=name, t=tensor: tensors | {n: t})
-        checkpoint.adopt(folder, "tiny", tmp_path / "full")
+        adopt_checkpoint(folder, "tiny", tmp_path / "full")
         with pytest.raises(UserError, match=f"1 tensors are unexpected, first {name}"):
-            checkpoint.verify(tmp_path / "full")
+            verify_checkpoint(tmp_path / "full")
         with pytest.raises(UserError, match="unexpected keys when loading"):
             load_model(folder)
 
@@ -317,7 +319,7 @@ def test_an_adapter_beside_the_weights_is_left_out_and_named(tmp_path, capsys):
     assert not list(full.glob("adapter*"))
     cut = assert_cuts_exactly(full)
     assert not list(cut.glob("adapter*"))
-    checkpoint.cut(folder, BLOCK, tmp_path / "straight")  # a cut needs no adopting
+    cut_checkpoint(folder, BLOCK, tmp_path / "straight")  # a cut needs no adopting
     assert not list((tmp_path / "straight").glob("adapter*"))
 
 
@@ -356,9 +358,9 @@ def test_a_head_that_is_missing_is_named(tmp_path):
     folder = saved(
         tmp_path / "headless", "llama", lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"}
     )
-    checkpoint.adopt(folder, "tiny", tmp_path / "full")
+    adopt_checkpoint(folder, "tiny", tmp_path / "full")
     with pytest.raises(UserError, match="1 tensors are missing, first lm_head.weight"):
-        checkpoint.verify(tmp_path / "full")
+        verify_checkpoint(tmp_path / "full")
 
 
 def test_a_checkpoint_of_links_is_adopted_and_cut(tmp_path):
@@ -391,7 +393,7 @@ def test_a_model_that_writes_no_text_is_refused(config, said, tmp_path):
     folder = saved(tmp_path / "other", "llama")
     edit_config(folder, **config)
     with pytest.raises(UserError) as error:
-        checkpoint.adopt(folder, "tiny", tmp_path / "full")
+        adopt_checkpoint(folder, "tiny", tmp_path / "full")
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

@@ -17,7 +17,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation.job import Job
 from deeper_layers.healing.heal import heal
 from deeper_layers.importance.angular import AngularDistances
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from helpers import qwen
 from helpers.healing import RECIPE, counting, tiny_llama
 
@@ -76,7 +76,7 @@ def test_a_disk_that_fills_up(stage, last, many, disk, tmp_path):
     out.mkdir()
     with pytest.raises(Exception) as caught:
         stage(tmp_path / "inputs", out)
-    said = str(caught.value) if isinstance(caught.value, UserError) else program.machine_fault(caught.value)
+    said = str(caught.value) if isinstance(caught.value, UserError) else cli.machine_fault(caught.value)
     assert said and ("No space left on device" in said or "no room for" in said) and "\n" not in said
     assert not (out / last).exists()
     for path in out.rglob("*"):  # whole, or not there, but for a folder that the next run clears

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.evaluation.speed import Workload, measure
 from deeper_layers.evaluation.tree import Family
@@ -38,7 +38,7 @@ def card():
 def full(card, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("gpu")
     tiny_model("llama").save_pretrained(folder / "source")
-    checkpoint.adopt(folder / "source", "tiny", folder / "full")
+    adopt_checkpoint(folder / "source", "tiny", folder / "full")
     rng = np.random.default_rng(0)
     write_tokens(folder / "text", [rng.integers(3, 7, rng.integers(4, 40)) for _ in range(300)])
     return folder / "full"

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import silu
 
-from deeper_layers.checkpoints.checkpoint import verify
 from deeper_layers.checkpoints.qwen import SPECIAL, convert
 from deeper_layers.data.tokens import load_tokenizer
 from deeper_layers.errors import UserError
 from deeper_layers.models.load import load_model
+from deeper_layers.models.verify import verify_checkpoint
 from helpers.config import ROOT
 from helpers.qwen import (
     CONFIG,
@@ -93,7 +93,7 @@ def encoded(text: str, vocabulary: dict[bytes, int]) -> list[int]:
 def test_logits_are_those_of_the_first_generation(tmp_path, shards):
     weights = tensors()
     convert(write(tmp_path / "source", weights, shards=shards), "qwen", tmp_path / "full")
-    verify(tmp_path / "full")
+    verify_checkpoint(tmp_path / "full")
     model = load_model(tmp_path / "full")
     assert type(model).__name__ == "Qwen2ForCausalLM"
     assert model.config.max_position_embeddings == LONGEST and not model.config.tie_word_embeddings

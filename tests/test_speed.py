@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.speed import Clock, Workload, footprint, generate, measure, most_allocated
 from deeper_layers.models.layers import removed
@@ -28,7 +28,7 @@ def full(tmp_path_factory):
     """The adopted checkpoint of a tiny Llama."""
     folder = tmp_path_factory.mktemp("speed")
     tiny_model("llama").save_pretrained(folder / "source")
-    checkpoint.adopt(folder / "source", "tiny", folder / "full")
+    adopt_checkpoint(folder / "source", "tiny", folder / "full")
     return folder / "full"
 
 

@@ -11,7 +11,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.folder import Checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.tree import Family, StreamedFamily
@@ -138,7 +139,7 @@ def test_each_tensor_is_read_once_and_two_layers_are_in_memory(documents, llama,
             yield i
 
     monkeypatch.setattr(streamed, "walk", watched)
-    names = set(checkpoint.Checkpoint.read(llama).tensors)
+    names = set(Checkpoint.read(llama).tensors)
     streamed_distances(streamed, documents)
     assert read == dict.fromkeys(names - {"lm_head.weight"}, 1)  # distances need no head
     assert len(seen) == 6 and all(set(held) <= {i, i + 1} for i, held in enumerate(seen))
@@ -287,7 +288,7 @@ def program(name: str):
 
 def test_a_streamed_loss_suite_gives_the_same_json(documents, llama, tmp_path):
     evaluate = program("evaluate")
-    checkpoint.adopt(llama, "tiny", tmp_path / "full")
+    adopt_checkpoint(llama, "tiny", tmp_path / "full")
     write_tokens(tmp_path / "text.safetensors", [d.tolist() for d in documents])
     words = [
         "--checkpoint",

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime.progress import Progress
 from helpers.config import ROOT
 
 SNAKEFILE = f"""
 import sys
 sys.path.insert(0, "{ROOT}/scripts")
-from deeper_layers import terminal
+from deeper_layers.runtime import terminal
 terminal.install(workflow, lambda stats: "More follow." if "second" in stats else "")
 
 rule all:
@@ -43,7 +43,8 @@ rule third:
 PROGRAM = f"""
 import sys
 sys.path.insert(0, "{ROOT}/scripts")
-from deeper_layers import program
+from deeper_layers.runtime import cli
+from deeper_layers.runtime.progress import echo
 from deeper_layers.errors import UserError
 
 def main(arguments):
@@ -52,11 +53,11 @@ def main(arguments):
         raise UserError("the input makes no sense: write another")
     if arguments.which == "bug":
         raise ValueError("a fault of the program")
-    program.tell("half way")
+    echo("half way")
 
-p = program.parser("A job.")
+p = cli.parser("A job.")
 p.add_argument("which")
-program.run(main, p)
+cli.run(main, p)
 """
 
 
@@ -135,9 +136,9 @@ def test_a_job_alone_tells_its_fault_where_it_is_started(tmp_path):
 
 def test_the_time_left_follows_from_the_pace_and_not_from_what_came_before(monkeypatch):
     clock, said = [0.0], []
-    monkeypatch.setattr(program.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(program, "tell", said.append)
-    with program.Progress("results", 23, "block") as progress:
+    monkeypatch.setattr("deeper_layers.runtime.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("deeper_layers.runtime.progress.echo", said.append)
+    with Progress("results", 23, "block") as progress:
         clock[0] = 220  # the first block scores for all
         progress.update()
         assert said == []
@@ -146,11 +147,11 @@ def test_the_time_left_follows_from_the_pace_and_not_from_what_came_before(monke
         assert said == ["results: 2/23 blocks, 9 %, 7 min 0 s left"]
         progress.update(21)
     assert said[1:] == ["results: 23/23 blocks, done in 4 min 0 s"]
-    with program.Progress("quick", 2) as progress:
+    with Progress("quick", 2) as progress:
         clock[0] += 3
         progress.update(2)
     assert len(said) == 2
-    with program.Progress("healing", 100, "step") as progress:  # resumed: 90 steps are there at once
+    with Progress("healing", 100, "step") as progress:  # resumed: 90 steps are there at once
         progress.update(90)
         clock[0] += 20
         progress.update(2)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from deeper_layers.checkpoints import checkpoint
+from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.loss import losses
@@ -16,6 +17,7 @@ from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
+from deeper_layers.models.verify import verify_checkpoint
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.healing import RECIPE, counting, tiny_llama
@@ -61,16 +63,16 @@ def own(tmp_path_factory):
 
 def test_it_is_refused_unless_it_is_trusted(own, tmp_path):
     with pytest.raises(UserError, match="asks to run code of its own .*trust_remote_code: true for"):
-        checkpoint.adopt(own, "own", tmp_path / "full")
+        adopt_checkpoint(own, "own", tmp_path / "full")
     assert not list((tmp_path / "full").glob("*"))
 
 
 def test_its_code_runs_in_every_stage(own, tmp_path):
     full, cut, block = tmp_path / "full", tmp_path / "cut", Block(1, 2)
-    checkpoint.adopt(own, "own", full, trust_remote_code=True)
-    checkpoint.verify(full, trust_remote_code=True)
-    checkpoint.cut(full, block, cut, trust_remote_code=True)
-    checkpoint.verify(cut, full, trust_remote_code=True)
+    adopt_checkpoint(own, "own", full, trust_remote_code=True)
+    verify_checkpoint(full, trust_remote_code=True)
+    cut_checkpoint(full, block, cut, trust_remote_code=True)
+    verify_checkpoint(cut, full, trust_remote_code=True)
     assert {name for name in CODE} <= read_json(cut / "manifest.json")["files"].keys()
 
     texts = counting(20, seed=0)

@@ -7,21 +7,21 @@ import runpy
 import sys
 from functools import cache
 
-from deeper_layers.runtime import program
+from deeper_layers.runtime import cli
 from helpers.config import ROOT
 
 
 @cache
 def parser_of(name: str) -> argparse.ArgumentParser:
     """The argument parser of ``scripts/{name}.py``."""
-    found, torch, run = [], sys.modules.get("torch"), program.run
-    program.run = lambda main, p, *args, **how: found.append(p)
+    found, torch, run = [], sys.modules.get("torch"), cli.run
+    cli.run = lambda main, p, *args, **how: found.append(p)
     path, argv = sys.path[:], sys.argv
     try:
         sys.argv = [name, "--verify", "--trust-remote-code"]  # some programs do without torch otherwise
         runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
     finally:
-        program.run, sys.path[:], sys.argv = run, path, argv
+        cli.run, sys.path[:], sys.argv = run, path, argv
         if torch is not None:
             sys.modules["torch"] = torch
     return found[0]

@@ -25,8 +25,8 @@ from huggingface_hub.errors import (
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..runtime.program import Progress
-from .checkpoint import INDEX, SINGLE, SMALL, Checkpoint
+from ..runtime.progress import Progress
+from .folder import INDEX, SINGLE, SMALL, Checkpoint
 from .hub_cache import cache_folder, cached_file, is_offline
 
 UNREACHABLE = (httpx2.TransportError, OfflineModeIsEnabled)

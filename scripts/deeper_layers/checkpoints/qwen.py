@@ -18,8 +18,10 @@ from ..errors import UserError
 from ..pruning.blocks import FULL
 from ..runtime.files import write_json
 from . import safetensors_io
-from .checkpoint import INDEX, Checkpoint, write_manifest, writing
+from .folder import INDEX, Checkpoint
+from .manifest import write_manifest
 from .safetensors_io import Tensor
+from .writing import writing
 
 OUTSIDE = {
     "transformer.wte.weight": "model.embed_tokens.weight",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..errors import UserError
-from ..runtime.program import tell
+from ..runtime.progress import echo
 from . import python_english, text_files
 from .local_source import ALL, PYTHON, SPLITS, File, Source, check_number, find, some
 
@@ -54,7 +54,7 @@ class LocalCorpus:
         self.asked[self.ours] = count
         self.asked = {ours: self.asked[ours] for ours in SPLITS if ours in self.asked}
         keys = self._keys()
-        tell(str(self))
+        echo(str(self))
         wanted = {int(key): place for place, key in enumerate(self._deal(keys))}
         texts: list[str] = [""] * len(wanted)
         for text in self._texts(set()):

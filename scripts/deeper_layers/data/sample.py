@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.files import replacing, sha256, write_json
-from ..runtime.program import track
+from ..runtime.progress import track
 from ..runtime.provenance import provenance
 
 if TYPE_CHECKING:  # the library `datasets` takes seconds to import, and local files do without

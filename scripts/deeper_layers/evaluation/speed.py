@@ -22,7 +22,7 @@ from ..models.layers import removed
 from ..pruning.blocks import Block
 from ..reporting.sizes import SPEEDS, size
 from ..runtime.memory import is_out_of_memory
-from ..runtime.program import Progress
+from ..runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from ..errors import UserError
 from .job import TaskSuite
 
-# Bars of libraries would fill the log; program.Progress is what a person sees.
+# Bars of libraries would fill the log; runtime.progress is what a person sees.
 datasets.disable_progress_bars()
 
 HOME = Path(lm_eval.tasks.__file__).parent

@@ -31,7 +31,7 @@ from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..pruning.blocks import Block
 from ..runtime.memory import free_memory, is_out_of_memory
-from ..runtime.program import Progress
+from ..runtime.progress import Progress
 from ..runtime.provenance import record
 
 log = logging.getLogger(__name__)

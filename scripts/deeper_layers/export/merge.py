@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..checkpoints.checkpoint import MANIFEST, Checkpoint, link, load_config, verify, write_manifest, writing
 from ..checkpoints.decoder_config import Decoder
+from ..checkpoints.folder import MANIFEST, Checkpoint, load_config
+from ..checkpoints.manifest import write_manifest
 from ..checkpoints.safetensors_io import copy_file
+from ..checkpoints.writing import link, writing
 from ..errors import UserError
 from ..models.adapters import load_healed
+from ..models.verify import verify_checkpoint
 from ..pruning.blocks import Block
 from ..runtime.files import read_json, sha256, write_json
 
@@ -48,7 +51,7 @@ def export(
             config = read_json(out / "config.json")
             if config.pop("quantization_config", None):
                 write_json(out / "config.json", config)
-        verify(out, trust_remote_code=trust_remote_code)
+        verify_checkpoint(out, trust_remote_code=trust_remote_code)
         write_manifest(
             out,
             manifest["model"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..checkpoints.checkpoint import MANIFEST
+from ..checkpoints.folder import MANIFEST
 from ..checkpoints.hub_cache import cached_file
 from ..pruning.blocks import Block
 from ..reporting.scores import read_result, suite_scores

@@ -42,7 +42,7 @@ from ..models.load import device, load_model
 from ..models.shapes import padded_length
 from ..runtime.files import read_json, replacing, sha256, write_json
 from ..runtime.memory import free_memory, is_out_of_memory
-from ..runtime.program import Progress
+from ..runtime.progress import Progress
 from ..runtime.provenance import provenance, record
 from ..settings import Healing as Recipe
 from ..settings import check_micro_batch

@@ -24,7 +24,7 @@ from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..runtime.files import replacing
 from ..runtime.memory import free_memory, is_out_of_memory
-from ..runtime.program import Progress
+from ..runtime.progress import Progress
 
 
 @dataclass

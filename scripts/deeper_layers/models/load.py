@@ -10,8 +10,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..checkpoints.checkpoint import Checkpoint, load_config, split_name
 from ..checkpoints.decoder_config import layer_count
+from ..checkpoints.folder import Checkpoint, load_config
+from ..checkpoints.layer_names import split_name
 from ..checkpoints.leftovers import strangers
 from ..checkpoints.quantised import Asked, as_numbers, check_quantised, quantisation_of
 from ..errors import UserError

@@ -28,8 +28,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
-from ..checkpoints.checkpoint import Checkpoint, layer_names, load_config
 from ..checkpoints.decoder_config import Decoder
+from ..checkpoints.folder import Checkpoint, load_config
+from ..checkpoints.layer_names import layer_names
 from ..checkpoints.quantised import Asked, check_quantised
 from ..errors import UserError
 from ..runtime.memory import free_memory, is_out_of_memory

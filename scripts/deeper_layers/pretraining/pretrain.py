@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..errors import UserError
 from ..runtime.files import filling
-from ..runtime.program import Progress
+from ..runtime.progress import Progress
 from ..settings import Pretraining, setting
 from .muon import Muon
 

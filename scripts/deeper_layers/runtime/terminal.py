@@ -14,7 +14,8 @@ from pathlib import Path
 from snakemake.logging import ColorizingTextHandler, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from .program import LOGS_ARE_SHOWN, clock
+from .cli import LOGS_ARE_SHOWN
+from .progress import clock
 
 LAST_LINES = 30  # of the log of a job that failed
 

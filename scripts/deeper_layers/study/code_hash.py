@@ -15,10 +15,11 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2]
 PACKAGE = "deeper_layers"
-# Modules that change what a person sees or what is refused, never a result; settings come as options.
+# Modules that change what a person sees or what is refused, never a result (settings come as options): what
+# they import counts, they themselves do not.
 COSMETIC = {
-    *("errors", "resources", "settings", "runtime/program", "runtime/provenance"),
-    *("checkpoints/limits", "checkpoints/vocabulary"),
+    *("errors", "resources", "settings", "checkpoints/limits", "checkpoints/vocabulary"),
+    *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
 }
 
 
@@ -32,11 +33,17 @@ def code(script: str) -> str:
 def digest(path: Path) -> str:
     """Hex digest of a module with all that it imports of ours."""
     tree = ast.parse(path.read_text())
-    imported = sorted(f"{source} {bound}" for source, bound in _imports(tree, path))
+    targets = [target for node in _statements(tree, path) for target in _targets(node, path)]
+    if path in {SCRIPTS / PACKAGE / f"{name}.py" for name in COSMETIC}:
+        return _sha256("\n".join(sorted({digest(module) for module, _, _ in targets})))
+    imported = sorted(f"{digest(module)} {name} {bound}" for module, name, bound in targets)
     resources = sorted(_content(_resource(name)) for name in _resource_names(tree, path))
     _strip(tree, path)
-    parts = [ast.dump(tree), *imported, *resources]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return _sha256("\n".join([ast.dump(tree), *imported, *resources]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _statements(tree: ast.AST, path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -86,14 +93,6 @@ def _module(path: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
-    """(hash of the module and name in it, name that it gets) of everything of ours that is imported."""
-    for node in _statements(tree, path):
-        for module, name, bound in _targets(node, path):
-            is_cosmetic = module.relative_to(SCRIPTS / PACKAGE).with_suffix("").as_posix() in COSMETIC
-            yield ("" if is_cosmetic else digest(module)) + f" {name}", bound
-
-
 def _resource_names(tree: ast.AST, path: Path) -> Iterator[str]:
     """Those that a module calls ``resource`` with."""
     for node in ast.walk(tree):
@@ -111,7 +110,7 @@ def _content(path: Path) -> str:
     """A hash of a file, or of all files of a folder with their names."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     found = [f"{p.relative_to(path)} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in files]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return _sha256("\n".join(found))
 
 
 def _strip(tree: ast.AST, path: Path) -> None:

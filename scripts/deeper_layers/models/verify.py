@@ -1,0 +1,64 @@
+"""Load a checkpoint as a user would, on torch's meta device: names and shapes are checked, no weight read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..checkpoints import decoder_config
+from ..checkpoints.decoder_config import Decoder
+from ..checkpoints.folder import MANIFEST, Checkpoint, load_config, read_json_object
+from ..checkpoints.layer_names import layer_names
+from ..checkpoints.leftovers import strangers
+from ..checkpoints.quantised import as_numbers
+from ..checkpoints.writing import check_config
+from ..errors import UserError
+from ..pruning.blocks import Block
+
+
+def verify_checkpoint(
+    folder: str | Path, source: str | Path | None = None, trust_remote_code: bool = False
+) -> None:
+    """Load the checkpoint as a user would. Raises UserError for any missing, unexpected or misshapen tensor
+    and, given the ``source`` it was cut from, for a config that reads back as another one than was meant and
+    for any kept layer that became another one.
+
+    Loaded on torch's meta device: names and shapes are checked, no weight is read.
+    """
+    import transformers  # here, because cutting needs neither it nor torch
+
+    from .layers import check_kept
+
+    if source is not None:
+        block = Block.parse(read_json_object(Path(folder) / MANIFEST)["block"])
+        config = load_config(source, trust_remote_code)
+        check_config(Path(folder), decoder_config.cut_config(config, block), trust_remote_code)
+        check_kept(config, block, trust_remote_code)
+    config = load_config(folder, trust_remote_code)
+    checkpoint = Checkpoint.read(folder)
+    names = layer_names(checkpoint, Decoder.of(config))
+    try:
+        _, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=as_numbers(config),
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            device_map={"": "meta"},
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{folder} does not load: {lines[0]}") from None
+    faults = {
+        "missing": sorted(info["missing_keys"]),
+        "unexpected": [
+            k
+            for k in strangers(info["unexpected_keys"], checkpoint.tensors)
+            if (names.index(k) or 0) < names.n_layers
+        ],
+        "of another shape": sorted(map(str, info["mismatched_keys"])),
+    }
+    for what, keys in faults.items():
+        if keys:
+            raise UserError(f"{folder}: {len(keys)} tensors are {what}, first {keys[0]}")

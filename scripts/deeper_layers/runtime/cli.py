@@ -1,0 +1,124 @@
+"""The command line of every program of ``scripts/``: its common options, a log file that is complete, and
+errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import IO
+
+from ..errors import UserError
+from . import gpus, process
+from .files import lock
+from .progress import echo, echo_once, log_to, to_screen
+
+# Faults of the machine, not of a program: told in one line, as bad input is.
+MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+# Set in the environment of jobs by the one who shows the log of a job that failed: it is then told once.
+LOGS_ARE_SHOWN = "DEEPER_LAYERS_LOGS_ARE_SHOWN"
+
+_held: list[IO] = []  # locks of this process
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with the options that every program has (``--log``)."""
+    p = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("--log", type=Path, help="write everything to this file, only progress to the terminal")
+    return p
+
+
+def compute_options(p: argparse.ArgumentParser) -> None:
+    """Add ``--threads`` and ``--gpus``, which ``run`` applies before any model is loaded."""
+    p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
+    p.add_argument(
+        "--gpus",
+        choices=["0", "1", "auto"],
+        default="auto",
+        help="1: on a free GPU, or not at all; 0: on the CPU; auto: on a GPU if the machine has one",
+    )
+
+
+def add_settings(p: argparse.ArgumentParser, settings: type, *names: str) -> None:
+    """Add an option for each field of a class of ``deeper_layers.settings``, or for ``names``."""
+    for one in fields(settings):
+        if names and one.name not in names:
+            continue
+        how = {"type": one.metadata["kind"], "default": one.default}
+        if one.metadata["kind"] is bool:
+            how = {"action": "store_true"}
+        elif isinstance(one.default, tuple):
+            how |= {"nargs": "+", "default": list(one.default)}
+        if "choices" in one.metadata:
+            how["choices"] = one.metadata["choices"]
+        p.add_argument("--" + one.name.replace("_", "-"), help=one.metadata["help"], **how)
+
+
+def run(
+    main: Callable[[argparse.Namespace], None],
+    p: argparse.ArgumentParser,
+    block_imports: Callable[[argparse.Namespace], Iterable[str]] = lambda _: (),
+    check: Callable[[argparse.Namespace], bool | None] = lambda _: None,
+) -> None:
+    """Parse the command line and call ``main(arguments)``, to which the packages ``block_imports(arguments)``
+    are as if they were not installed. A UserError, a full disk or a folder that cannot be written to becomes
+    one line and status 1.
+
+    ``check(arguments)`` comes first, before a GPU is waited for. It raises UserError for what is cheaply
+    found wrong, without torch, and returns False if ``main`` has nothing to compute and needs no card."""
+    arguments = p.parse_args()
+    process.block_imports(block_imports(arguments))
+    try:
+        if arguments.log:
+            _wait_for_turn(arguments.log)
+            log_to(arguments.log)
+        process.set_threads(getattr(arguments, "threads", None))
+        todo = check(arguments)
+        if wanted := getattr(arguments, "gpus", None):
+            gpus.use("0" if todo is False else wanted, echo)
+        main(arguments)
+    except UserError as error:
+        _fail(str(error))
+    except Exception as error:
+        if (fault := machine_fault(error)) is None:
+            raise
+        _fail(fault)
+
+
+def machine_fault(error: BaseException | None) -> str | None:
+    """One line about a fault of the machine (disk full, no permission) that led to ``error``, if one did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            return f"cannot write {error.filename or 'a file'}: {error.strerror}"
+        if "No space left on device" in str(error):  # safetensors has its own exception for it
+            return f"cannot write a file: {os.strerror(errno.ENOSPC)}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _fail(text: str) -> None:
+    text = f"error: {text}"
+    try:
+        echo_once(text, log_is_shown=LOGS_ARE_SHOWN in os.environ)
+    except OSError:  # a log on a full disk cannot be written either
+        with suppress(OSError):
+            to_screen(text)
+    sys.exit(1)
+
+
+def _wait_for_turn(log: Path) -> None:
+    """Hold the lock of a log file from now on. A job whose Snakemake was killed lives on; the same job,
+    started again, waits for it to end instead of writing the same files."""
+    path = log.with_name(f".{log.name}.lock")
+    if (held := lock(path, wait=False)) is None:
+        echo(f"waiting for an earlier run of this job to end ({log})")
+        held = lock(path)
+    _held.append(held)
