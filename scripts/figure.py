@@ -8,7 +8,7 @@ import pandas as pd
 from deeper_layers.errors import UserError
 from deeper_layers.reporting import plots
 from deeper_layers.reporting.figures import FIGURES
-from deeper_layers.reporting.table import read_table
+from deeper_layers.reporting.metrics import read_table
 from deeper_layers.runtime import cli
 
 OPTIONS = {

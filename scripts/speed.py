@@ -32,12 +32,12 @@ def main(arguments) -> None:
 
 def told(rows, path: Path) -> str:
     """What was measured, for the person who asked for it: a line a cut."""
-    from deeper_layers.reporting.sizes import scaled
+    from deeper_layers.reporting.text import si
 
     lines = [f"{'cut':12} {'memory':>9} {'prompt':>11} {'writing':>11}   tokens/s ({path})"]
     for row in rows.to_dict("records"):
-        memory = scaled(row["memory_bytes"], [" B", " kB", " MB", " GB"])
-        speeds = [scaled(row[name], ["", " k"]) for name in ("prefill", "decode")]
+        memory = si(row["memory_bytes"], "B")
+        speeds = [si(row[name]) for name in ("prefill", "decode")]
         lines.append(f"{row['block']:12} {memory:>9} {speeds[0]:>11} {speeds[1]:>11}")
     return "\n".join(lines)
 

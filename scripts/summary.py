@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from deeper_layers.reporting.metrics import read_table
 from deeper_layers.reporting.page import to_html
 from deeper_layers.reporting.scores import PRUNED, read_result, result_path
 from deeper_layers.reporting.summary import summary
-from deeper_layers.reporting.table import read_table
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import replacing
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from deeper_layers.reporting import table
+from deeper_layers.reporting.formats import write
+from deeper_layers.reporting.metrics import metrics
+from deeper_layers.reporting.table import build
 from deeper_layers.runtime import cli
 
 
 def main(arguments):
-    rows, levels = table.build(
+    rows, levels = build(
         arguments.results,
         arguments.models,
         arguments.recipes,
@@ -17,10 +19,10 @@ def main(arguments):
         arguments.speed,
     )
     for path in arguments.out:
-        table.write(rows, path)
+        write(rows, path)
     if arguments.levels:
-        table.write(levels, arguments.levels)
-    print(f"{len(rows)} rows; metrics: {', '.join(table.metrics(rows))}")
+        write(levels, arguments.levels)
+    print(f"{len(rows)} rows; metrics: {', '.join(metrics(rows))}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import yaml
 from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.study import estimates as work
-from deeper_layers.study.plan import markdown, plan, si
+from deeper_layers.study.plan import markdown, plan
 from deeper_layers.study.study import Study
 from helpers.config import ROOT, SCHEMA, cache, full_config, merged
 from helpers.small_study import run
@@ -230,9 +230,3 @@ def test_cards_have_the_names_of_the_schema():
     schema = yaml.safe_load(SCHEMA.read_text())
     assert list(work.CARDS) == schema["properties"]["card"]["enum"]
     assert full_config()["card"] in work.CARDS
-
-
-def test_numbers_are_short():
-    assert [si(n) for n in (0, 999, 1234, 5.12e6, 9.996e9, 3e15)] == [
-        *("0 ", "999 ", "1.23 k", "5.12 M", "10 G", "3e+03 T")
-    ]

@@ -16,9 +16,11 @@ from deeper_layers.errors import UserError
 from deeper_layers.pruning.blocks import Block
 from deeper_layers.pruning.choices import Choice
 from deeper_layers.reporting import table as tables
+from deeper_layers.reporting.formats import to_markdown
+from deeper_layers.reporting.metrics import metrics
 from deeper_layers.reporting.published import published_names
 from deeper_layers.reporting.scores import suite_levels, suite_scores
-from deeper_layers.reporting.sizes import scaled
+from deeper_layers.reporting.text import markdown_table, si
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "table.py"
 
@@ -140,7 +142,7 @@ def test_every_cell_of_the_table(results):
     ]
     columns += ["loss", "loss_stderr", "normalised_loss", "normalised_loss_stderr"]
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=columns), check_dtype=False)
-    assert tables.metrics(table) == ["knowledge", "reasoning", "loss", "normalised_loss"]
+    assert metrics(table) == ["knowledge", "reasoning", "loss", "normalised_loss"]
 
 
 def test_a_block_that_two_strategies_choose_is_in_both_with_the_same_numbers(results):
@@ -215,7 +217,7 @@ def test_a_metric_of_two_suites_is_named_after_its_suite(results):
         (results / "tiny/pruned/few" / path.name).write_text(path.read_text())
     table, levels = build(results, suites=("quiz", "loss", "few"))
     names = ["quiz_knowledge", "quiz_reasoning", "loss", "normalised_loss", "few_knowledge", "few_reasoning"]
-    assert tables.metrics(table) == names
+    assert metrics(table) == names
     assert set(levels.metric) == set(names)
 
 
@@ -367,10 +369,42 @@ def test_the_program_says_in_one_line_what_is_wrong(results, tmp_path):
 
 @pytest.mark.parametrize(
     "value, text",
-    [(140, "140"), (910_000, "910 k"), (1_350_000, "1.35 M"), (999_900, "1.00 M"), (70e9, "70.0 G")],
+    [
+        (140, "140"),
+        (910_000, "910 k"),
+        (1_350_000, "1.35 M"),
+        (999_900, "1.00 M"),
+        (70e9, "70.0 G"),
+        (0, "0.00"),
+    ],
 )
 def test_three_digits_and_a_unit(value, text):
-    assert scaled(value, ["", " k", " M", " G"]) == text
+    assert si(value) == text
+    assert si(value, "B") == (f"{text}B" if " " in text else f"{text} B")
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0, "0"), (140, "140"), (999.4, "999"), (1e6, "1 M"), (5_120_000, "5.12 M"), (2e15, "2e+03 T")],
+)
+def test_zeros_at_the_end_may_be_left_out(value, text):
+    assert si(value, fixed=False) == text
+
+
+def test_a_markdown_table_is_padded_for_a_terminal_or_not():
+    heads, rows = ["name", "n"], [["a", "10"], ["longer", ""]]
+    assert markdown_table(heads, rows, right={"n"}) == [
+        "| name   |  n |",
+        "| ------ | -: |",
+        "| a      | 10 |",
+        "| longer |    |",
+    ]
+    assert markdown_table(heads, rows, right={"n"}, padded=False) == [
+        "| name | n |",
+        "| --- | ---: |",
+        "| a | 10 |",
+        "| longer |  |",
+    ]
 
 
 # The paper's values, read again from the resource by other means.
@@ -416,7 +450,7 @@ def test_published_values_stand_beside_ours_where_the_paper_has_them(results):
     # Llama-2-70B's MMLU is in two figures; the value that can be read more exactly counts.
     assert len(paper(**llama, strategy="similarity", treatment="pruned", metric="mmlu_5shot")) == 2
 
-    page = tables.to_markdown(written)
+    page = to_markdown(written)
     assert "| mmlu | mmlu published | mmlu difference |" in page
     assert "| 0.500 ± 0.030 | 0.688 | -0.188 |" in page
 

@@ -17,10 +17,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, StoppingCriteria
 
+from ..checkpoints.cut_size import cut_size
 from ..errors import UserError
 from ..models.layers import removed
 from ..pruning.blocks import Block
-from ..reporting.sizes import SPEEDS, size
+from ..reporting.columns import SPEEDS
 from ..runtime.memory import is_out_of_memory
 from ..runtime.progress import Progress
 
@@ -61,7 +62,7 @@ def measure(
     rows = []
     tokens = workload.batch * np.array([workload.prompt, workload.new - 1])
     for block in blocks:
-        row = {"block": str(block), "n": block.n, **size(manifest, block), "memory_bytes": memory[block]}
+        row = {"block": str(block), "n": block.n, **cut_size(manifest, block), "memory_bytes": memory[block]}
         for speed, values in zip(SPEEDS, (tokens / seconds[block]).T, strict=True):
             low, median, high = np.percentile(values, [25, 50, 75])
             row |= {speed: median, f"{speed}_low": low, f"{speed}_high": high}

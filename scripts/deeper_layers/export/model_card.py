@@ -12,7 +12,7 @@ from ..checkpoints.folder import MANIFEST
 from ..checkpoints.hub_cache import cached_file
 from ..pruning.blocks import Block
 from ..reporting.scores import read_result, suite_scores
-from ..reporting.sizes import scaled
+from ..reporting.text import si
 from ..resources import resource
 from ..runtime.files import read_json
 
@@ -42,7 +42,7 @@ def card(
         tags=["layer-pruning", "deeper-layers"],
     )
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["scaled"] = scaled
+    environment.filters["si"] = si
     return environment.from_string(CARD.read_text()).render(
         front_matter=front_matter.to_yaml(),
         name=exported.name,

@@ -23,10 +23,11 @@ from matplotlib.figure import Figure
 from ..errors import UserError
 from ..pruning.blocks import Block
 from . import plots
+from .metrics import above_chance, chance, is_loss, unpruned
+from .metrics import metrics as all_metrics
+from .metrics import retained as retained_part
 from .plots import GREY, INK, label, look
-from .table import PRUNED, chance, is_loss, learned, unpruned
-from .table import metrics as all_metrics
-from .table import retained as retained_part
+from .scores import PRUNED
 
 FIGURES: dict[str, Callable[..., Figure]] = {}
 
@@ -321,7 +322,7 @@ def retained(
     names, treatments = _flat(table, models), _treatments(table, recipe)
     strategy = strategy or table["strategy"].iloc[0]
     fig, axes = plots.panels(len(names), len(treatments), height=1.8, sharex=True, sharey=True)
-    shown = {model: metrics or learned(table, levels, model) for model in names}
+    shown = {model: metrics or above_chance(table, levels, model) for model in names}
     for row, model in zip(axes, names, strict=True):
         for ax, treatment in zip(row, treatments, strict=True):
             for metric in shown[model]:
@@ -524,7 +525,10 @@ def pareto(
     table = _rows(table, model=model)
     if "decode" not in table:
         raise UserError("the table has no speed: this figure needs study.speed: true")
-    metrics, full = list(metrics or learned(table, levels, model) or _metrics(table)), unpruned(table, model)
+    metrics, full = (
+        list(metrics or above_chance(table, levels, model) or _metrics(table)),
+        unpruned(table, model),
+    )
     rows = table[table["treatment"].isin(treatments) & ((table["n"] > 0) | (table["treatment"] == PRUNED))]
     rows = rows.assign(
         decode=rows["decode"] / full["decode"], memory=100 * rows["memory_bytes"] / full["memory_bytes"]

@@ -26,7 +26,8 @@ from matplotlib.ticker import Locator, MaxNLocator
 
 from ..errors import UserError
 from ..runtime.files import replacing
-from .table import PRUNED, is_loss, metrics, unpruned
+from .metrics import is_loss, metrics, unpruned
+from .scores import PRUNED
 
 SCREEN = 1.5  # how much larger than on paper a figure is on a screen
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a paper, and the width of both

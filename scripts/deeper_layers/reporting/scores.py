@@ -30,8 +30,7 @@ def result_path(treatment: str, block: Block | str, suite: str) -> Path:
 
 def read_result(path: Path) -> dict:
     """An evaluation's JSON. Raises UserError when it is missing or is none."""
-    if not path.exists():
-        raise UserError(f"{path} is missing: make it with scripts/evaluate.py, or let snakemake do it")
+    existing(path, "evaluate.py")
     try:
         result = read_json(path)
     except json.JSONDecodeError as error:
@@ -39,6 +38,13 @@ def read_result(path: Path) -> dict:
     if not isinstance(result, dict) or not isinstance(result.get("results"), dict):
         raise UserError(f"{path} has no `results`, so it is no evaluation: delete it and evaluate again")
     return result
+
+
+def existing(path: Path, program: str) -> Path:
+    """``path``. Raises UserError that names the program which makes it, when it is missing."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: make it with scripts/{program}, or let snakemake do it")
+    return path
 
 
 def suite_scores(result: dict) -> dict[str, tuple[float, float]]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from ..pruning.blocks import Block
-from .sizes import scaled
-from .table import PRUNED, chance, is_loss, judged, learned, retained, unpruned
+from .metrics import above_chance, chance, is_loss, omitted, retained, unpruned
+from .scores import PRUNED
+from .text import markdown_table, si
 
 LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
 
 
 def kept(table: pd.DataFrame, levels: pd.DataFrame, model: str, tolerance: float) -> pd.DataFrame:
-    """The cuts of a model, with a column ``retained_METRIC`` (see table.retained) and ``keeps_METRIC`` for
+    """The cuts of a model, with a column ``retained_METRIC`` (see metrics.retained) and ``keeps_METRIC`` for
     each metric that the unpruned model does better than chance, and ``worst``, the least retained of any.
 
     A cut keeps a metric if at least 1 - ``tolerance`` is retained. Measured values are compared; their
@@ -23,7 +23,7 @@ def kept(table: pd.DataFrame, levels: pd.DataFrame, model: str, tolerance: float
     """
     full = unpruned(table, model)
     rows = table[(table["model"] == model) & (table["n"] > 0)]
-    names = learned(table, levels, model)
+    names = above_chance(table, levels, model)
     for metric in names:
         level, loss = chance(levels, model, metric), is_loss(table, metric)
         part = retained(rows, metric, full, level, loss)[metric]
@@ -59,63 +59,43 @@ def summary(
     ]
     for model in table["model"].unique():
         full, rows = unpruned(table, model), kept(table, levels, model, tolerance)
-        lines += ["", f"## {model}: {full['n_layers']} layers, {_size(full['parameters'])} parameters", ""]
+        lines += ["", f"## {model}: {full['n_layers']} layers, {si(full['parameters'])} parameters", ""]
         lines += [made[model]] if model in made else []
-        why = judged(table, levels, model)
-        out = [f"{metric} ({_value(full, metric)}: {reason})" for metric, reason in why.items() if reason]
+        reasons = omitted(table, levels, model)
+        out = [f"{metric} ({_value(full, metric)}: {why})" for metric, why in reasons.items() if why]
         lines += ["", f"Left out: {_words(out)}."] if out else []
-        metrics = [metric for metric, reason in why.items() if reason is None]
+        metrics = [metric for metric, why in reasons.items() if why is None]
         if not metrics:
             lines += ["No metric is better than chance: nothing to keep."]
             continue
         for treatment in rows["treatment"].unique():
-            some = rows[rows["treatment"] == treatment]
+            cuts = rows[rows["treatment"] == treatment]
             lines += ["", f"### {_treatment(treatment)}", ""]
-            lines += [*_by_n(some, metrics), "", *_by_loss(some, metrics, full), ""]
-            lines += _advice(some, rows, metrics, full, command)
-    parts = (_aligned(part) if table else part for table, part in groupby(lines, _is_row))
-    return "\n".join(line for part in parts for line in part) + "\n"
+            lines += [*_by_n(cuts, metrics), "", *_by_loss(cuts, metrics, full), ""]
+            lines += _advice(cuts, rows, metrics, full, command)
+    return "\n".join(lines) + "\n"
 
 
-def _is_row(line: str) -> bool:
-    return line.startswith("|")
-
-
-def _aligned(lines: Iterable[str]) -> Iterator[str]:
-    """A Markdown table whose columns are as wide as their longest cell, for a terminal too."""
-    head, rules, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    sides = [rule.endswith(":") for rule in rules]
-    for cells in (head, rules, *rows):
-        if cells is rules:
-            cells = ["-" * (width - right) + ":" * right for width, right in zip(widths, sides, strict=True)]
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, sides, strict=True)
-        )
-        yield f"| {' | '.join(padded)} |"
-
-
-def _by_n(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+def _by_n(rows: pd.DataFrame, metrics: list[str]) -> list[str]:
     """What the best cut of each n retains."""
-    yield f"| layers removed | drop | chosen by | {' | '.join(metrics)} |"
-    yield f"|---:|---|---|{'---:|' * len(metrics)}"
+    cells = []
     for n, same in rows.groupby("n"):
         row = same.loc[same["worst"].idxmax()] if same["worst"].notna().any() else same.iloc[0]
-        yield f"| {n} | {_layers(row)} | {row['strategy']} | {' | '.join(_parts(row, metrics))} |"
+        cells.append([str(n), _layers(row), row["strategy"], *_parts(row, metrics)])
+    heads = ["layers removed", "drop", "chosen by", *metrics]
+    return markdown_table(heads, cells, right={"layers removed", *metrics})
 
 
-def _by_loss(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> Iterator[str]:
+def _by_loss(rows: pd.DataFrame, metrics: list[str], full: pd.Series) -> list[str]:
     """How many layers can go for so much loss of quality."""
-    allowed = " | ".join(f"{100 * loss:g} %" for loss in LOSSES)
-    yield f"| layers that can go, if so much may be lost | unpruned | {allowed} |"
-    yield f"|---|---:|{'---:|' * len(LOSSES)}"
+    cells = []
     for metric in [*metrics, *(["worst"] if len(metrics) > 1 else [])]:
         column = metric if metric == "worst" else f"retained_{metric}"
-        found = [largest(rows, column, 1 - loss) for loss in LOSSES]
-        counts = " | ".join("0" if row is None else str(row["n"]) for row in found)
+        cuts = [largest(rows, column, 1 - loss) for loss in LOSSES]
         name, value = ("all of them", "") if metric == "worst" else (metric, _value(full, metric))
-        yield f"| {name} | {value} | {counts} |"
+        cells.append([name, value, *("0" if cut is None else str(cut["n"]) for cut in cuts)])
+    numbers = ["unpruned", *(f"{100 * loss:g} %" for loss in LOSSES)]
+    return markdown_table(["layers that can go, if so much may be lost", *numbers], cells, right=numbers)
 
 
 def _advice(
@@ -143,12 +123,12 @@ def _advice(
     elif loses:
         yield "No cut of this model, healed or not, keeps all of them."
     saved = [f"{100 * row['fraction_removed']:.0f} % of the layers"]
-    for name, what in (("parameters", "parameters"), ("bytes", "bytes on disk"), ("memory_bytes", "memory")):
-        if name in row and pd.notna(row[name]):
-            saved.append(f"{100 * (1 - row[name] / full[name]):.0f} % of the {what}")
+    for column, name in SAVED.items():
+        if column in row and pd.notna(row[column]):
+            saved.append(f"{100 * (1 - row[column] / full[column]):.0f} % of the {name}")
     yield f"Removing {_without(row)} saves {_words(saved)}."
     if "decode" in row and pd.notna(row["decode"]):
-        faster = [f"{row[name] / full[name]:.2f} times as fast {what}" for name, what in FASTER.items()]
+        faster = [f"{row[name] / full[name]:.2f} times as fast {doing}" for name, doing in FASTER.items()]
         yield f"It is {_words(faster)}."
     yield "As a checkpoint that transformers loads:"
     yield ""
@@ -157,6 +137,7 @@ def _advice(
     yield "```"
 
 
+SAVED = {"parameters": "parameters", "bytes": "bytes on disk", "memory_bytes": "memory"}
 FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
 
 
@@ -181,10 +162,6 @@ def _parts(row: pd.Series, metrics: list[str]) -> list[str]:
 
 def _value(row: pd.Series, metric: str) -> str:
     return f"{row[metric]:.3f} ± {row[f'{metric}_stderr']:.3f}"
-
-
-def _size(parameters: float) -> str:
-    return scaled(parameters, ["", " k", " M", " G"])
 
 
 def _words(words: list[str]) -> str:

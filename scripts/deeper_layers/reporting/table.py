@@ -1,33 +1,26 @@
-"""The results table, from the study's own files: one row per (model, strategy, n, treatment).
+"""The results table, gathered from the study's own files: one row per (model, strategy, n, treatment).
 
-Beside it stand the levels (chance, majority class) that the figures draw as lines.
+The levels (chance, majority class), which figures draw as lines, are a table of their own. ``metrics`` reads
+both tables, ``formats`` writes them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
+from ..checkpoints.cut_size import cut_size
 from ..errors import UserError
 from ..pruning.blocks import FULL, Block
 from ..pruning.choices import Choice, read_choices
-from ..resources import resource
-from ..runtime.files import read_json, replacing
+from ..runtime.files import read_json
+from .columns import LEVELS, MEASURED, SIZE, VARIANT
 from .published import Published, published_names
-from .scores import PRUNED, read_result, result_path, suite_levels, suite_scores
-from .sizes import MEASURED, SPEEDS, scaled, size
-
-VARIANT = ["model", "strategy", "n", "block", "treatment"]
-SIZE = ["n_layers", "layers", "fraction_removed", "parameters", "bytes", "distance"]
-LEVELS = ["model", "metric", "level", "value"]
-
-TEMPLATE = resource("table.html")
+from .scores import PRUNED, existing, read_result, result_path, suite_levels, suite_scores
 
 
 def build(
@@ -58,8 +51,8 @@ def build(
     rows, scores, levels, theirs = [], [], [], []
     for model in models:
         folder = results / model
-        manifest = read_json(_existing(folder / "checkpoints" / str(FULL) / "manifest.json", "adopt.py"))
-        choices = read_choices(_existing(folder / "blocks.csv", "blocks.py"))
+        manifest = read_json(existing(folder / "checkpoints" / str(FULL) / "manifest.json", "adopt.py"))
+        choices = read_choices(existing(folder / "blocks.csv", "blocks.py"))
         paper = Published(manifest["source"]["id"])
         full = {suite: read(folder / result_path(PRUNED, FULL, suite)) for suite in suites}
         names = {suite: published_names(result, suite in c4) for suite, result in full.items()}
@@ -149,90 +142,14 @@ def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict
         "n": choice.n,
         "block": str(choice.block),
         "treatment": treatment,
-        **size(manifest, choice.block),
+        **cut_size(manifest, choice.block),
         "distance": choice.distance,
     }
 
 
-def metrics(table: pd.DataFrame) -> list[str]:
-    """The names of the metrics of a table, in its order."""
-    return [column for column in table if f"{column}_stderr" in table]
-
-
-def unpruned(table: pd.DataFrame, model: str) -> pd.Series:
-    """The row of the full model. Raises UserError if the table has none."""
-    full = table[(table["model"] == model) & (table["n"] == 0) & (table["treatment"] == PRUNED)]
-    if full.empty:
-        raise UserError(f"the table has no unpruned row (n = 0) of {model}")
-    return full.iloc[0]
-
-
-def chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
-    """The score that knows nothing; None where it is not known."""
-    found = levels[(levels["model"] == model) & (levels["metric"] == metric) & (levels["level"] == "chance")]
-    return None if found.empty else found["value"].iloc[0]
-
-
-def is_loss(table: pd.DataFrame, metric: str) -> bool:
-    """Whether a metric is a held-out loss, which is better when smaller, or one divided by ln V."""
-    name = metric.removesuffix("normalised_loss").removesuffix("loss")
-    return f"{name}loss" in table and f"{name}normalised_loss" in table
-
-
-def learned(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
-    """The metrics that the unpruned model does better than chance, by more than 3 standard errors; the
-    normalised loss apart, which is the loss again."""
-    return [metric for metric, why in judged(table, levels, model).items() if why is None]
-
-
-def judged(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> dict[str, str | None]:
-    """Every metric but the normalised loss, with the reason why nothing can be said of what is left of it, or
-    None where that can be said (see ``learned``)."""
-    found, full = {}, unpruned(table, model)
-    for metric in metrics(table):
-        level = chance(levels, model, metric)
-        if metric.endswith("normalised_loss"):
-            continue
-        if level is None:
-            found[metric] = "its chance is not known"
-            continue
-        above = level - full[metric] if is_loss(table, metric) else full[metric] - level
-        no_better = not above > 3 * full[f"{metric}_stderr"]
-        found[metric] = f"no better than chance, {level:.3f}" if no_better else None
-    return found
-
-
-def retained(
-    rows: pd.DataFrame, metric: str, full: pd.Series, level: float, loss: bool = False
-) -> pd.DataFrame:
-    """``rows`` with the metric and its standard error as the part that is left of what the unpruned model
-    (``full``) has, both taken as exact: 1 is the unpruned model.
-
-    Of a score, that is the part of the way from chance (``level``) to the unpruned model: 0 is chance. Of a
-    ``loss``, 1 less the part by which it has grown: 0 is twice the unpruned loss; or, where chance is nearer
-    than that, the part of the way from it. Chance is so far from a trained model that a useless one would
-    have most of the way left.
-    """
-    whole = -min(full[metric], level - full[metric]) if loss else full[metric] - level
-    stderr = f"{metric}_stderr"
-    left = 1 + (rows[metric] - full[metric]) / whole
-    return rows.assign(**{metric: left, stderr: rows[stderr] / abs(whole)})
-
-
 def read_speed(path: Path) -> dict[str, dict[str, float]]:
     """{block: what was measured} of a speed.csv."""
-    return pd.read_csv(_existing(path, "speed.py"), index_col="block")[MEASURED].to_dict("index")
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A table.csv or levels.csv. Raises UserError when it is missing."""
-    return pd.read_csv(_existing(Path(path), "table.py"))
-
-
-def _existing(path: Path, program: str) -> Path:
-    if not path.exists():
-        raise UserError(f"{path} is missing: make it with scripts/{program}, or let snakemake do it")
-    return path
+    return pd.read_csv(existing(path, "speed.py"), index_col="block")[MEASURED].to_dict("index")
 
 
 def _columns(measured: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -250,85 +167,3 @@ def _measured(found: dict[str, dict], column: dict[tuple[str, str], str]) -> dic
             cells[column[suite, name]] = value
             cells[f"{column[suite, name]}_stderr"] = stderr
     return cells
-
-
-# Writing
-
-
-def write(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as the file's ending says: .csv (every digit that counts), .md or .html (to be read)."""
-    writers = {".csv": to_csv, ".md": to_markdown, ".html": to_html}
-    ending = Path(path).suffix
-    if ending not in writers:
-        raise UserError(f"cannot write a table to {path}: its name must end in {', '.join(writers)}")
-    with replacing(path) as aside:
-        aside.write_text(writers[ending](table))
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    """Eight significant digits, so that equal runs give equal files."""
-    return table.to_csv(index=False, float_format="%.8g", lineterminator="\n")
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """A Markdown table of ``readable`` cells; text to the left, numbers to the right."""
-    heads, rows = readable(table)
-    rules = ["---" if head in VARIANT and head != "n" else "---:" for head in heads]
-    lines = [heads, rules] + [[text for text, _ in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def to_html(table: pd.DataFrame) -> str:
-    """A page that stands alone (no network): the table, to sort, filter and download as CSV."""
-    heads, rows = readable(table)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text())
-    return template.render(heads=heads, rows=rows, texts=set(VARIANT) - {"n"}, csv=to_csv(table))
-
-
-def readable(table: pd.DataFrame) -> tuple[list[str], list[list[tuple[str, str | float]]]]:
-    """Column heads and rows of (text, value to sort by): with units, rounded, value ± standard error. The
-    uncut model, which a table has for each strategy, is there once, by its own name."""
-    if "n" in table and "treatment" in table:
-        table = _once(table)
-    heads = {name: name for name in [*VARIANT, "layers"]} | {"fraction_removed": "removed"}
-    for name in sorted(metrics(table), key=lambda name: not is_loss(table, name)):
-        shown = [name, f"{name}_published", f"{name}_difference"]
-        heads |= {column: column.replace("_", " ") for column in shown if column in table}
-    heads |= {"parameters": "parameters", "bytes": "size", "memory_bytes": "memory"}
-    heads |= {speed: f"{speed} (tokens/s)" for speed in SPEEDS} | {"distance": "distance"}
-    heads = {name: head for name, head in heads.items() if name in table}
-    rows = [[(_cell(row, name), row[name]) for name in heads] for row in table.to_dict("records")]
-    return list(heads.values()), rows
-
-
-def _once(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in which each treatment of the uncut model has one row, without a strategy."""
-    uncut = table["n"] == 0
-    table = table[~(uncut & table.duplicated(["model", "n", "treatment"]))]
-    uncut = table["n"] == 0
-    return table.assign(
-        strategy=table["strategy"].mask(uncut, ""),
-        treatment=table["treatment"].mask(uncut & (table["treatment"] == PRUNED), "unpruned"),
-    )
-
-
-def _cell(row: dict, name: str) -> str:
-    value = row[name]
-    match name:
-        case "fraction_removed":
-            return f"{100 * value:.0f} %"
-        case "parameters":
-            return scaled(value, ["", " k", " M", " G"])
-        case "bytes" | "memory_bytes":
-            return scaled(value, [" B", " kB", " MB", " GB"])
-        case "prefill" | "decode":
-            return scaled(value, ["", " k"])
-    if isinstance(value, str | int):
-        return str(value)
-    if math.isnan(value):
-        return ""
-    if name.endswith("_difference"):
-        return f"{value:+.3f}"
-    stderr = row.get(f"{name}_stderr", math.nan)
-    return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..checkpoints.hub_cache import cache_folder, cached_file
 from ..pruning.blocks import Block
+from ..reporting.text import markdown_table, si
 from . import estimates as work
 from .estimates import CARDS, UTILISATION, Work
 from .study import SPLITS, Study, Unknown
@@ -273,8 +274,8 @@ def _too_full(disks: Sequence[tuple[str, float, int]]) -> Iterable[str]:
     for folders, needed, free in disks:
         if needed > free:
             yield (
-                f"{folders}: up to {si(needed)}B are needed and {si(free)}B are free; shorten study.remove, "
-                "or set outdir (results) or HF_HOME (models) to a larger disk"
+                f"{folders}: up to {_bytes(needed)} are needed and {_bytes(free)} are free; shorten "
+                "study.remove, or set outdir (results) or HF_HOME (models) to a larger disk"
             )
 
 
@@ -288,7 +289,7 @@ def markdown(plan: Plan) -> str:
         speed = f"at {100 * UTILISATION:.0f} % of its peak of {card.peak / 1e12:.0f} TFLOPS (bf16)"
     lines = [
         f"{total.jobs:,} jobs, {total.done:,} of them done; still to do: {hours}{_hours(total.cpu_hours)} "
-        f"{'' if on_gpu else 'hours '}of CPU, up to {si(total.bytes)}B of disk.",
+        f"{'' if on_gpu else 'hours '}of CPU, up to {_bytes(total.bytes)} of disk.",
         "",
         "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, "
         f"{speed}, {START if on_gpu else START_ON_CPU} s for a job to start and {LIGHT} s for one without a "
@@ -311,11 +312,13 @@ def markdown(plan: Plan) -> str:
             + [f"1.1 x {m.weights:.1f} + {m.batch:.1f} = {m.needed:.1f}", "yes" if m.fits else "no"]
             for m in plan.memory
         ]
-        lines += _table(["model", "stage", "precision", "weights x bytes", "weights", "needed", "fits"], rows)
+        lines += markdown_table(
+            ["model", "stage", "precision", "weights x bytes", "weights", "needed", "fits"], rows
+        )
     if plan.disks:
         lines += ["", "Disk:", ""]
-        rows = [[folders, f"{si(needed)}B", f"{si(free)}B"] for folders, needed, free in plan.disks]
-        lines += _table(["folder", "still needed, at most", "free"], rows)
+        rows = [[folders, _bytes(needed), _bytes(free)] for folders, needed, free in plan.disks]
+        lines += markdown_table(["folder", "still needed, at most", "free"], rows)
     return "\n".join(lines) + "\n"
 
 
@@ -323,29 +326,16 @@ def _costs(what: str, costs: dict[str, Cost], on_gpu: bool) -> list[str]:
     """A table of costs; what is still to do of tokens, disk and hours, those of a GPU if there are any."""
     titles = [what, "jobs", "done", "tokens", "disk", *(["GPU hours"] if on_gpu else []), "CPU hours"]
     rows = [
-        [name, f"{c.jobs:,}", f"{c.done:,}", si(c.tokens), f"{si(c.bytes)}B"]
+        [name, f"{c.jobs:,}", f"{c.done:,}", si(c.tokens, fixed=False), _bytes(c.bytes)]
         + ([_hours(c.gpu_hours)] if on_gpu else [])
         + [_hours(c.cpu_hours)]
         for name, c in costs.items()
     ]
-    return _table(titles, rows)
+    return markdown_table(titles, rows)
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns are as wide as their longest cell, for a terminal too."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [titles, *rows]]
-    padded.insert(1, ["-" * width for width in widths])
-    return [f"| {' | '.join(row)} |" for row in padded]
-
-
-def si(number: float) -> str:
-    """Three digits and a prefix: 5,120,000 -> 5.12 M."""
-    for prefix in ("", "k", "M", "G"):
-        if number < 999.5:
-            return f"{number:.3g} {prefix}"
-        number /= 1000
-    return f"{number:.3g} T"
+def _bytes(number: float) -> str:
+    return si(number, "B", fixed=False)
 
 
 def _hours(hours: float) -> str:

@@ -1,0 +1,18 @@
+"""How much is left of a model without a block of its layers. No torch, no pandas."""
+
+from __future__ import annotations
+
+from ..pruning.blocks import Block
+
+
+def cut_size(manifest: dict, block: Block) -> dict:
+    """Layers, fraction removed, parameters and bytes of a model without ``block``, from the manifest of the
+    uncut checkpoint alone."""
+    removed, n_layers = manifest["layers"][block.first : block.last + 1], manifest["n_layers"]
+    return {
+        "n_layers": n_layers,
+        "layers": n_layers - block.n,
+        "fraction_removed": block.n / n_layers,
+        "parameters": manifest["parameters"] - sum(layer["parameters"] for layer in removed),
+        "bytes": manifest["bytes"] - sum(layer["bytes"] for layer in removed),
+    }
