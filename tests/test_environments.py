@@ -1,0 +1,55 @@
+"""What is installed: the same by pip and by conda, and in versions that the lock file names."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from helpers.config import ROOT
+
+LOCK = ROOT / "envs/lock.txt"
+
+
+def pins(path) -> list[str]:
+    """The lines of a file of pins that name a package."""
+    return [line for line in path.read_text().splitlines() if re.match(r"\w", line)]
+
+
+def normal(pin: str) -> str:
+    """A pin with the package's name as indexes compare it."""
+    name, version = pin.split("==")
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
+
+
+@pytest.mark.parametrize("name", ["workflow", "models"])
+def test_conda_and_pip_install_the_same(name):
+    conda = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    lines = pins(ROOT / f"envs/{name}.txt")
+    assert conda["dependencies"] == ["python=3.11", "pip", {"pip": lines}]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", pin) for pin in lines)
+
+
+@pytest.mark.parametrize("name", ["workflow", "models", "dev", "cluster"])
+def test_every_pin_is_in_the_lock_file(name):
+    locked = set(map(normal, pins(LOCK)))
+    assert {normal(pin) for pin in pins(ROOT / f"envs/{name}.txt")} <= locked, "run make lock"
+
+
+def test_the_lock_file_names_versions_that_every_index_has():
+    """No local version (torch's +cpu), path or address; and what a GPU needs is in it."""
+    lines = pins(LOCK)
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines) and len(lines) > 150
+    assert any(line.startswith("nvidia-cudnn") for line in lines)
+
+
+def test_what_is_installed_is_what_the_lock_file_names():
+    """But for NVIDIA's libraries, which a torch for another driver brings along."""
+    freeze = [sys.executable, "-m", "pip", "freeze"]
+    listed = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
+    installed = dict(normal(line.split("+")[0]).split("==") for line in listed if "==" in line)
+    locked = dict(normal(line).split("==") for line in pins(LOCK))
+    shared = {name for name in installed.keys() & locked.keys() if not name.startswith(("nvidia-", "cuda-"))}
+    assert len(shared) > 100
+    assert {name: installed[name] for name in shared} == {name: locked[name] for name in shared}
