@@ -8,7 +8,7 @@ import pytest
 import generate
 from helpers.config import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def anchors(page):
