@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import UserError
 from ..pruning.blocks import Block
+from .model_types import REFUSED
 
 # Lists of layer numbers, and counts of leading layers: renumbered. Every other list with one entry per
 # layer (layer_types, no_rope_layers, ...) loses the removed entries.
@@ -38,21 +39,6 @@ SPELT_OUT = {
     "interleave_moe_layer_step": "moe_layers",
     "no_rope_layer_interval": "no_rope_layers",
     "decoder_sparse_step": "mlp_only_layers",
-}
-
-REFUSED = {
-    "beam": "its residual connections depend on the number of the layer",
-    "diffllama": "its attention depends on the number of the layer",
-    "gemma3n_text": "one tensor holds embeddings for all layers (hidden_size_per_layer_input)",
-    "hrm_text": "it runs its layers several times",
-    "jamba": "its config gives the kinds of its layers as periods only",
-    "longcat_flash": "each of its layers counts as two",
-    "minicpm3": "its residual connections are scaled by the number of layers",
-    "rwkv": "its weights are rescaled by the number of the layer when they are loaded",
-    "xlstm": "transformers cannot generate with its cache",
-    "zamba": "layers share their weights",
-    "zamba2": "layers share their weights",
-    "zaya": "its experts' router carries a state from layer to layer",
 }
 
 

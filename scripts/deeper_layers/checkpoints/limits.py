@@ -11,29 +11,10 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..runtime.files import read_json
+from .config_keys import POSITIONS, decoder_part
+from .model_types import ENCODERS, FIXED_POSITIONS
 from .quantised import Asked, check_quantised
 
-# Model types that hold one vector or table row for each position and so stop at their number: its default,
-# where config.json does not name it. All others turn (rotary) or shift (ALiBi) by the distance of two tokens.
-FIXED_POSITIONS = {
-    "biogpt": 1024,
-    "codegen": 2048,
-    "ctrl": 256,
-    "gpt2": 1024,
-    "gpt_bigcode": 1024,
-    "gpt_neo": 2048,
-    "gptj": 2048,
-    "mpt": 2048,
-    "openai-gpt": 512,
-    "opt": 2048,
-}
-_POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len")
-
-ENCODERS = {
-    *("albert", "bert", "camembert", "clip", "deberta", "deberta-v2", "distilbert", "electra", "ernie"),
-    *("esm", "flaubert", "layoutlm", "longformer", "luke", "modernbert", "mpnet", "nomic_bert", "roberta"),
-    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "siglip", "vit", "wav2vec2"),
-}
 _OTHER_TASK = re.compile(
     r"For(Masked\w+|\w*Classification|QuestionAnswering|PreTraining|NextSentencePrediction|MultipleChoice"
     r"|CTC|Regression|Reward\w*)$"
@@ -69,11 +50,10 @@ def check_kind(config: Mapping, name: str) -> None:
 def positions(config: Mapping) -> tuple[int | None, bool]:
     """The number of positions that a model was made for, None if it is not said, and whether it has no
     others (learned or tabulated ones)."""
-    text = config.get("text_config")
-    config = text if isinstance(text, Mapping) else config
+    config = decoder_part(config)
     kind = config.get("model_type")
     fixed = kind in FIXED_POSITIONS
-    found = [config[n] for n in _POSITIONS if type(config.get(n)) is int and config[n] > 0]
+    found = [config[n] for n in POSITIONS if type(config.get(n)) is int and config[n] > 0]
     if fixed:
         return (found[0] if found else FIXED_POSITIONS[kind]), True
     if kind == "bloom" or (kind == "falcon" and config.get("alibi")) or not found:

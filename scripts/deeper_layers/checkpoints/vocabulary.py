@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..runtime.files import read_json
+from .config_keys import decoder_part
 from .safetensors_io import read_header
 
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
@@ -18,7 +19,7 @@ def embedding_rows(folder: str | Path) -> int | None:
     folder, rows, said = Path(folder), [], None
     try:
         config = read_json(folder / "config.json")
-        said = (config.get("text_config") or config).get("vocab_size")
+        said = decoder_part(config).get("vocab_size")
         for file in _files(folder):
             tensors = read_header(file).tensors
             rows += [t.shape[0] for n, t in tensors.items() if EMBEDDING.search(n) and len(t.shape) == 2]

@@ -18,7 +18,8 @@ PACKAGE = "deeper_layers"
 # Modules that change what a person sees or what is refused, never a result (settings come as options): what
 # they import counts, they themselves do not.
 COSMETIC = {
-    *("errors", "resources", "settings", "checkpoints/limits", "checkpoints/vocabulary"),
+    *("errors", "resources", "settings"),
+    *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
     *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
 }
 

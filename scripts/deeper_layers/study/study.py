@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoints import config_keys
 from ..checkpoints.hub_cache import cache_folder, cached_file, is_offline
 from ..data.local_source import SPLITS
 from ..data.texts import check_text, sample_settings, text_fingerprint
@@ -144,10 +145,7 @@ class Study:
         """Number of decoder layers, from the configuration or config.json; None if not known yet."""
         if self.source(model)["kind"] == "pretrain":
             return self.config["models"][model]["pretrain"]["layers"]
-        settings = self.model_config(model) or {}
-        settings = settings.get("text_config", settings)
-        names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-        return next((settings[name] for name in names if name in settings), None)
+        return config_keys.n_layers(self.model_config(model) or {})
 
     @property
     def unseen(self) -> list[str]:
