@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..runtime.files import read_json
 from . import safetensors_io
 from .leftovers import is_leftover
 from .safetensors_io import Header, Tensor
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 MANIFEST = "manifest.json"
 SINGLE = "model.safetensors"
@@ -89,7 +93,7 @@ class Checkpoint:
         return sorted(self.folder.glob("*.py"))
 
 
-def load_config(folder: str | Path, trust_remote_code: bool = False):
+def load_config(folder: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
     """The folder's config as transformers loads it, defaults filled in. UserError if it cannot."""
     from transformers import AutoConfig  # here, because reading headers needs no transformers
 
@@ -138,7 +142,7 @@ def _no_weights(folder: Path) -> str:
     return f"{folder} has neither {SINGLE} nor {INDEX}, so it is not a checkpoint"
 
 
-def read_any_json(path: Path):
+def read_any_json(path: Path) -> Any:
     try:
         return read_json(path)
     except OSError as error:

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download, try_to_load_from_cache
@@ -108,7 +109,7 @@ def _fetch(model_id: str, revision: str | None, code: bool, suits: Callable[[Pat
     info = HfApi().model_info(model_id, revision=revision, files_metadata=True, timeout=10)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
 
-    def get(name: str, **how) -> Path:
+    def get(name: str, **how: Any) -> Path:
         return Path(hf_hub_download(model_id, name, revision=info.sha, **how))
 
     if "config.json" not in sizes:
@@ -132,7 +133,7 @@ def _fetch(model_id: str, revision: str | None, code: bool, suits: Callable[[Pat
     return _record(model_id, info.sha, folder)
 
 
-def _weights(model_id: str, sizes: Iterable[str], get) -> list[str]:
+def _weights(model_id: str, sizes: Iterable[str], get: Callable[[str], Path]) -> list[str]:
     """The safetensors files that hold the weights: the single one, or those that the index names."""
     if SINGLE in sizes:
         return [SINGLE]
@@ -170,9 +171,9 @@ def _bar(progress: Progress) -> type[tqdm]:
     """huggingface_hub's progress bar of one file, which shows nothing and tells ``progress`` the MB."""
 
     class Bar(tqdm):
-        def __init__(self, *args, **how):
+        def __init__(self, *args: Any, **how: Any):
             super().__init__(*args, **how | {"disable": True})
-            self.bytes = 0
+            self.bytes = 0.0
             self.update(how.get("initial", 0))
 
         def update(self, n: float | None = 1) -> None:

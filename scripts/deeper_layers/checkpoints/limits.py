@@ -51,7 +51,7 @@ def positions(config: Mapping) -> tuple[int | None, bool]:
     """The number of positions that a model was made for, None if it is not said, and whether it has no
     others (learned or tabulated ones)."""
     config = decoder_part(config)
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     fixed = kind in FIXED_POSITIONS
     found = [config[n] for n in POSITIONS if type(config.get(n)) is int and config[n] > 0]
     if fixed:

@@ -11,8 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # Weights that transformers turns back into ordinary numbers while it loads them.
 DEQUANTISED = {"fp8": "FP8", "mxfp4": "MXFP4"}
@@ -104,7 +108,7 @@ def _original(folder: str | Path | None) -> str:
     return found[1] if found and head.startswith("---") else ""
 
 
-def as_numbers(config):
+def as_numbers(config: PretrainedConfig) -> PretrainedConfig:
     """A config that transformers loaded, told to turn quantised weights back into numbers, where there are
     any of a kind for which it can."""
     said = getattr(config, "quantization_config", None)

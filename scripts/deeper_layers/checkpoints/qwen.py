@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..pruning.blocks import FULL
@@ -22,6 +23,9 @@ from .folder import INDEX, Checkpoint
 from .manifest import write_manifest
 from .safetensors_io import Tensor
 from .writing import writing
+
+if TYPE_CHECKING:
+    from transformers import Qwen2Tokenizer
 
 OUTSIDE = {
     "transformer.wte.weight": "model.embed_tokens.weight",
@@ -133,7 +137,7 @@ def thirds(tensor: Tensor) -> list[Tensor]:
     ]
 
 
-def qwen2_tokenizer(path: str | Path):
+def qwen2_tokenizer(path: str | Path) -> Qwen2Tokenizer:
     """The tokenizer of a ``qwen.tiktoken`` (a base64 token and its rank a line) as a Qwen2Tokenizer.
 
     Both split and normalise alike, and end a text with <|endoftext|>. tiktoken joins any neighbours whose

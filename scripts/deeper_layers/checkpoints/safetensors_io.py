@@ -95,7 +95,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     The file is written aside and renamed. Memory does not depend on the size of the tensors.
     Raises UserError if a source turns out shorter than its header said.
     """
-    header = {} if metadata is None else {"__metadata__": dict(metadata)}
+    header: dict[str, dict] = {} if metadata is None else {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.bytes
@@ -132,7 +132,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     return digest.hexdigest()
 
 
-def _hash(digest, file: int, start: int, count: int) -> None:
+def _hash(digest: hashlib._Hash, file: int, start: int, count: int) -> None:
     """Feed ``count`` bytes at ``start`` of a file descriptor to ``digest``."""
     while count and (data := os.pread(file, min(count, 1 << 20), start)):
         digest.update(data)
@@ -211,7 +211,7 @@ def _header_length(path: Path, raw: bytes, size: int) -> int:
 
 
 def _parse(path: Path, raw: bytes) -> dict:
-    def unique(pairs):
+    def unique(pairs: list[tuple[str, object]]) -> dict:
         if len(dict(pairs)) < len(pairs):
             raise ValueError("a name occurs twice")
         return dict(pairs)
@@ -227,21 +227,21 @@ def _parse(path: Path, raw: bytes) -> dict:
     return header
 
 
-def _is_text(value) -> bool:
+def _is_text(value: object) -> bool:
     """Whether ``value`` is a string that UTF-8 can write: JSON can escape half a surrogate pair."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _is_text_mapping(value) -> bool:
+def _is_text_mapping(value: object) -> bool:
     return isinstance(value, dict) and all(_is_text(text) for item in value.items() for text in item)
 
 
-def _is_sizes(value) -> bool:
+def _is_sizes(value: object) -> bool:
     """Whether ``value`` is a list of integers that are not negative (bool is no integer here)."""
     return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
 
 
-def _tensor(path: Path, name: str, entry, data: int) -> Tensor:
+def _tensor(path: Path, name: str, entry: object, data: int) -> Tensor:
     """The entry of one tensor, its offsets counted from the start of the file (``data`` bytes on)."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _fault(path, f"tensor {name!r} does not have exactly dtype, shape and data_offsets")

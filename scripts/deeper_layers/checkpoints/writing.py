@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..pruning.blocks import Block
@@ -16,6 +17,9 @@ from . import safetensors_io
 from .folder import INDEX, MANIFEST, SINGLE, SMALL, Checkpoint, has_metadata, load_config
 from .layer_names import LayerNames
 from .safetensors_io import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Shards = Mapping[str, dict[str, Tensor]]  # file name -> tensors by name
 
@@ -64,7 +68,7 @@ def write_shards(
 ) -> dict[str, dict]:
     """Link or write each shard, and the index if there are several; return the manifest entries known by
     then, those of linked shards from the ``parent``'s."""
-    known = {}
+    known: dict[str, dict] = {}
     metadata = next(iter(base.shards.values())).metadata
     for file, tensors in shards.items():
         if _unchanged(base, file, tensors):
@@ -92,7 +96,7 @@ def link(source: Path, target: Path) -> None:
         safetensors_io.copy_file(source, target)
 
 
-def check_config(target: Path, expected, trust_remote_code: bool) -> None:
+def check_config(target: Path, expected: PretrainedConfig, trust_remote_code: bool) -> None:
     """Raise unless the config.json written reads back as the config that was meant."""
     found = load_config(target, trust_remote_code).to_dict()
     expected = expected.to_dict()
@@ -105,7 +109,7 @@ def check_config(target: Path, expected, trust_remote_code: bool) -> None:
 
 
 @contextmanager
-def writing(source: Path, target: Path):
+def writing(source: Path, target: Path) -> Iterator[None]:
     """Clear ``target`` of an earlier checkpoint; on failure of what follows, of this one too."""
     if target.resolve() == source.resolve():
         raise UserError(f"the target {target} is the source itself; write to another folder")

@@ -24,7 +24,7 @@ MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 # Set in the environment of jobs by the one who shows the log of a job that failed: it is then told once.
 LOGS_ARE_SHOWN = "DEEPER_LAYERS_LOGS_ARE_SHOWN"
 
-_held: list[IO] = []  # locks of this process
+_held: list[IO | None] = []  # locks of this process
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextmanager
@@ -68,13 +68,13 @@ def lock(path: str | Path, wait: bool = True) -> IO | None:
     return file
 
 
-def write_json(path: str | Path, value) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as indented JSON; what JSON does not know is written as its ``str``."""
     with replacing(path) as aside:
         aside.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path):
+def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text())
 
 

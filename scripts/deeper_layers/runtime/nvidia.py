@@ -128,7 +128,7 @@ def _nvml(nvml: ctypes.CDLL, number: int) -> Iterator[Card]:
         yield Card(_uuid(nvml, one), whole, number, used_mb, count.value, mode == EXCLUSIVE)
 
 
-def _number(ask: Callable, *arguments) -> int:
+def _number(ask: Callable, *arguments: object) -> int:
     """The number that a function of NVML writes behind its last argument; 0 if it fails."""
     answer = ctypes.c_uint(0)
     return 0 if ask(*arguments, ctypes.byref(answer)) else answer.value

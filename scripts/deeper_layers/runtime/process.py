@@ -21,7 +21,7 @@ def set_threads(threads: int | None) -> None:
 def block_imports(packages: Iterable[str]) -> None:
     """Let packages look as if they were not installed, to whatever is imported from here on."""
     for package in packages:
-        sys.modules.setdefault(package, None)
+        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
         if package == "torch":  # else transformers warns that it is missing
             os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 _screen = sys.stderr  # where a person looks, even when the log takes stdout and stderr
 
@@ -47,7 +48,7 @@ def log_to(path: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     print("$", shlex.join(sys.argv))
 
 
@@ -72,7 +73,7 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, failed, *_) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
         elif not failed:
@@ -105,9 +106,10 @@ class Progress:
         (echo if watched else to_log)(f"{self.what}: {self.done}/{self.total} {self.unit}s, {text}")
 
 
-def track(items: Iterable, what: str, total: int | None = None, unit: str = "sample") -> Iterator:
+def track(items: Iterable[Any], what: str, total: int | None = None, unit: str = "sample") -> Iterator:
     """Iterate over ``items`` under a Progress."""
-    with Progress(what, len(items) if total is None else total, unit) as progress:
+    total = len(items) if total is None else total  # type: ignore[arg-type]
+    with Progress(what, total, unit) as progress:
         for item in items:
             yield item
             progress.update()

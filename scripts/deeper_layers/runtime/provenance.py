@@ -31,12 +31,12 @@ _started = time.monotonic()
 _recorded: dict = {}
 
 
-def record(**facts) -> None:
+def record(**facts: object) -> None:
     """Facts that a library function found out, for every later ``provenance`` of this process."""
     _recorded.update(facts)
 
 
-def provenance(**facts) -> dict:
+def provenance(**facts: object) -> dict:
     """``facts`` of the caller and of ``record``, plus ``versions``, ``device``, ``seconds`` since the process
     started and ``peak_memory_bytes`` (resident). Where a GPU was used also ``cuda`` (of torch), ``driver``,
     ``peak_cuda_bytes`` and ``alloc_retries``: how often memory was only found by freeing what torch had kept,

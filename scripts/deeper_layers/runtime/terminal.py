@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from logging import LogRecord
 from pathlib import Path
+from typing import Any
 
 from snakemake.logging import ColorizingTextHandler, logger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -43,7 +45,13 @@ class Terminal(ColorizingTextHandler):
     the graph yet, given the number of jobs of each rule. ``commands``: show the commands of jobs too.
     """
 
-    def __init__(self, dry_run, follow, commands: bool = False, **handler):
+    def __init__(
+        self,
+        dry_run: Callable[[], bool],
+        follow: Callable[[dict], str],
+        commands: bool = False,
+        **handler: Any,
+    ):
         super().__init__(**handler)
         self.dry_run, self.follow, self.commands = dry_run, follow, commands
         self.names: dict[int, str] = {}  # of jobs, by number
@@ -64,7 +72,7 @@ class Terminal(ColorizingTextHandler):
 
     def words(self, record: LogRecord) -> str:
         """What to say of a record; nothing if it is empty."""
-        event = getattr(record, "event", None)
+        event: Any = getattr(record, "event", None)
         tell = {
             LogEvent.RUN_INFO: self._run,
             LogEvent.JOB_INFO: self._start,
@@ -83,7 +91,7 @@ class Terminal(ColorizingTextHandler):
             return f"{_now()}  trying again: {self.message_of(int(again[1]))}"
         return text
 
-    def _run(self, record: LogRecord) -> str:
+    def _run(self, record: Any) -> str:
         """The jobs: by rule if they are only listed, else how many."""
         if self.stats == record.stats:
             return ""  # a dry run tells it again at its end
@@ -91,7 +99,7 @@ class Terminal(ColorizingTextHandler):
         text = record.msg if self.dry_run() else _to_do(record.stats["total"])
         return "\n".join(filter(None, [text.rstrip(), self.follow(record.stats)])) + "\n"
 
-    def _start(self, record: LogRecord) -> str:
+    def _start(self, record: Any) -> str:
         self.names[record.jobid] = record.rule_msg or record.rule_name
         self.started[record.jobid] = time.monotonic()
         if not record.rule_msg:
@@ -102,11 +110,11 @@ class Terminal(ColorizingTextHandler):
             return f"{record.rule_msg} ({', '.join(reasons)})"
         return f"{_now()}  start: {record.rule_msg}"
 
-    def _finish(self, record: LogRecord) -> str:
+    def _finish(self, record: Any) -> str:
         self.finished.append(record.job_id)
         return ""
 
-    def _count(self, record: LogRecord) -> str:
+    def _count(self, record: Any) -> str:
         finished, self.finished = self.finished, []
         now = time.monotonic()
         lines = [
@@ -116,7 +124,7 @@ class Terminal(ColorizingTextHandler):
         ]
         return "\n".join(lines)
 
-    def _failure(self, record: LogRecord) -> str:
+    def _failure(self, record: Any) -> str:
         lines = [f"{_now()}  FAILED: {self.message_of(record.jobid)} (rule {record.rule_name})"]
         lines += [f"    {record.rule_msg}"] if record.rule_msg else []
         lines += [f"    {name}: {value}" for name, value in record.aux.items()]
@@ -150,7 +158,7 @@ def _last_lines(path: str) -> list[str]:
         return log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
 
 
-def install(workflow, follow) -> None:
+def install(workflow: Any, follow: Callable[[dict], str]) -> None:
     """Let the terminal of a workflow be a ``Terminal``; its log file stays Snakemake's. Not where everything
     is asked for (--verbose), nor in place of a logger plugin. ``follow``: as for Terminal."""
     settings = workflow.output_settings
