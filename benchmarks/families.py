@@ -19,7 +19,7 @@ def main(place: Path) -> None:
     from deeper_layers.evaluation.loss import losses
     from deeper_layers.evaluation.tree import Family
     from deeper_layers.models.load import load_model
-    from deeper_layers.pruning.blocks import FULL, Block
+    from deeper_layers.pruning.layer_set import FULL, LayerSet
 
     common.write_llama(place / "source", **SHAPE)
     run(
@@ -42,8 +42,8 @@ def main(place: Path) -> None:
     model = load_model(place / "m")
     families = {
         "unpruned": Family(model, [FULL]),
-        "deepest": Family(model, [FULL, *map(Block.parse, DEEPEST)]),
-        "similar": Family(model, [FULL, *map(Block.parse, SIMILAR)]),
+        "deepest": Family(model, [FULL, *map(LayerSet.parse, DEEPEST)]),
+        "similar": Family(model, [FULL, *map(LayerSet.parse, SIMILAR)]),
     }
     subjects = {
         name: seconds_of(lambda name=name: losses(families[name], documents, name)) for name in families

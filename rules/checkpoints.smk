@@ -9,7 +9,7 @@ rule cut:
     log:
         f"{OUT}/logs/{{model}}/checkpoints/{{block}}.log",
     wildcard_constraints:
-        block=r"drop_\d+-\d+",
+        block=CUT_PATTERN,
     conda:
         "../envs/models.yaml"
     resources:

@@ -26,7 +26,7 @@ sys.path.insert(0, SCRIPTS)
 from deeper_layers.runtime import terminal
 from deeper_layers.study import estimates as work
 from deeper_layers.study.asked import asked_by
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN, LayerSet
 from deeper_layers.study.code_hash import code
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import ALONE, effective
@@ -126,7 +126,7 @@ wildcard_constraints:
     model=names(study.models),
     recipe=names(study.recipes),
     suite=names(study.suites),
-    block=r"full|drop_\d+-\d+",
+    block=NAME_PATTERN,
     split="train|calibration|validation",
 
 
@@ -179,7 +179,7 @@ def distances_work(wildcards):
 
 
 def healing_work(wildcards):
-    n = Block.parse(wildcards.block).n
+    n = LayerSet.parse(wildcards.block).n
     return work.healing(study, wildcards.model, wildcards.recipe, n)
 
 
@@ -188,7 +188,7 @@ def family_work(wildcards):
 
 
 def evaluation_work(wildcards):
-    n = Block.parse(wildcards.block).n
+    n = LayerSet.parse(wildcards.block).n
     return work.evaluation(study, wildcards.model, wildcards.suite, n)
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from deeper_layers.checkpoints.cut import cut_checkpoint
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import torch_unless_verified
 
 
 def main(arguments) -> None:
-    block = Block.parse(arguments.block)
+    block = LayerSet.parse(arguments.block)
     cut_checkpoint(arguments.checkpoint, block, arguments.out, arguments.trust_remote_code, arguments.reshard)
     if arguments.verify:
         from deeper_layers.models.verify import verify_checkpoint

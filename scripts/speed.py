@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json, replacing, write_json
 from deeper_layers.runtime.progress import echo
@@ -16,7 +16,7 @@ def main(arguments) -> None:
     from deeper_layers.runtime.provenance import provenance
 
     manifest = read_json(arguments.checkpoint / "manifest.json")
-    blocks = [Block.parse(name) for name in arguments.blocks]
+    blocks = [LayerSet.parse(name) for name in arguments.blocks]
     for block in blocks:
         block.kept(manifest["n_layers"])
     settings = {name: getattr(arguments, name) for name in ("batch", "prompt", "new")}

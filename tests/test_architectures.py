@@ -27,7 +27,7 @@ from deeper_layers.models.layers import decoder_layers, removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
 from deeper_layers.models.verify import verify_checkpoint
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime.files import read_json
 from helpers import tiny
 from helpers.tiny import (
@@ -46,7 +46,7 @@ from helpers.tiny import (
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
-BLOCK = Block.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
+BLOCK = LayerSet.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
 
 
 def generate(model, use_cache: bool):

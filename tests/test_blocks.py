@@ -5,27 +5,79 @@ import itertools
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 
 import pytest
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, choose, read_choices, write_choices
+from deeper_layers.pruning.layer_set import CUT_PATTERN, FULL, NAME_PATTERN, LayerSet
 from deeper_layers.pruning.published_blocks import published_blocks
 from deeper_layers.pruning.strategies import deepest, read_distances, similarity
 from helpers.config import ROOT
 
+NAMES = {
+    "full": (),
+    "drop_21-28": range(21, 29),
+    "drop_5-5": [5],
+    "drop_3_7-9": [3, 7, 8, 9],
+    "drop_0-1_4_6": [0, 1, 4, 6],
+}
+OTHERWISE = {  # a name that is not how its set is written, and the one that is
+    "drop_3": "drop_3-3",
+    "drop_7-9_3": "drop_3_7-9",
+    "drop_3_4": "drop_3-4",
+    "drop_3-5_4": "drop_3-5",
+    "drop_2-2_4": "drop_2_4",
+    "drop_03-4": "drop_3-4",
+}
+NO_NAMES = ["drop_8-2", "21-28", "drop_-1-2", "", "drop_", "drop_3__4", "drop_3_", "drop_0-99999999999999"]
 
-def test_names_say_which_layers_are_gone_both_ends_inclusive():
-    assert str(Block(21, 8)) == "drop_21-28" and Block.parse("drop_21-28") == Block(21, 8)
-    assert str(FULL) == "full" and Block.parse("full") == FULL and Block(5, 0) == FULL
-    assert Block(2, 3).kept(7) == [0, 1, 5, 6]
-    for bad in ("drop_8-2", "drop_3", "21-28", "drop_-1-2", ""):
-        with pytest.raises(UserError, match="drop_FIRST-LAST"):
-            Block.parse(bad)
-    for block in (Block(0, 7), Block(5, 3)):
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_says_which_layers_are_gone(name):
+    block = LayerSet(tuple(NAMES[name]))
+    assert str(block) == name and LayerSet.parse(name) == block
+    assert re.fullmatch(NAME_PATTERN, name)
+    assert bool(re.fullmatch(CUT_PATTERN, name)) == (name != "full")
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_set_has_one_name_and_others_are_refused_with_it(name):
+    with pytest.raises(UserError, match=f"write {OTHERWISE[name]}$"):
+        LayerSet.parse(name)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name(name):
+    with pytest.raises(UserError, match="drop_FIRST-LAST as in drop_21-28, or drop_3_7-9"):
+        LayerSet.parse(name)
+
+
+def test_random_sets_keep_renumber_and_name_layers_as_plain_lists_do():
+    rng = random.Random(0)
+    for _ in range(300):
+        n_layers = rng.randint(2, 30)
+        gone = rng.sample(range(n_layers), rng.randrange(n_layers))
+        block = LayerSet(tuple(gone))
+        kept = [i for i in range(n_layers) if i not in gone]
+        assert block.kept(n_layers) == kept and block.n == len(gone) == n_layers - len(kept)
+        assert [block.new_index(i) for i in range(n_layers)] == [
+            kept.index(i) if i in kept else None for i in range(n_layers)
+        ]
+        assert [i for i in range(n_layers) if i in block] == sorted(gone) == list(block.removed)
+        assert sorted(gone) == [i for first, last in block.runs for i in range(first, last + 1)]
+        assert all(b[0] > a[1] + 1 for a, b in itertools.pairwise(block.runs))
+        assert LayerSet.parse(str(block)) == block and re.fullmatch(NAME_PATTERN, str(block))
+
+
+def test_a_block_is_of_layers_that_the_model_has():
+    assert LayerSet.contiguous(5, 0) == FULL and LayerSet((4, 2, 3)) == LayerSet.contiguous(2, 3)
+    with pytest.raises(UserError, match="there is no layer -1"):
+        LayerSet.contiguous(-1, 2)
+    for block in (LayerSet.contiguous(0, 7), LayerSet.contiguous(5, 3), LayerSet((2, 7))):
         with pytest.raises(UserError, match="at least one must stay"):
             block.kept(7)
 
@@ -37,7 +89,9 @@ def test_similarity_is_the_argmin_and_ties_go_to_the_smaller_layer():
     for n in range(1, 6):
         best = min(d for (_, m), d in distances.items() if m == n)
         assert distances[similarity(n, 6, distances).first, n] == best
-    assert similarity(2, 6, dict.fromkeys(itertools.product(range(6), range(7)), 0.5)) == Block(0, 2)
+    assert similarity(2, 6, dict.fromkeys(itertools.product(range(6), range(7)), 0.5)) == LayerSet.contiguous(
+        0, 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +121,8 @@ def test_choices_are_written_and_read_back(tmp_path):
     assert [(c.strategy, c.block) for c in read] == [(c.strategy, c.block) for c in choices]
     with open(tmp_path / "blocks.csv") as file:
         rows = list(csv.DictReader(file))
-    assert rows[0] == {"strategy": "similarity", "n": "0", "first": "", "last": "", "distance": "0"}
+    assert ",".join(rows[0]) == "strategy,n,first,last,distance,block"
+    assert ",".join(rows[0].values()) == "similarity,0,,,0,full"
     assert rows[1]["first"] == "3" and rows[1]["last"] == "4"
     assert float(rows[5]["distance"]) == pytest.approx(distances[1, 4])
 
@@ -76,7 +131,7 @@ def test_distances_are_read_by_first_and_n(tmp_path):
     path = tmp_path / "distances.csv"
     path.write_text("first,n,distance,stderr,samples\n0,1,0.25,0.01,9\n3,2,0.5,0.02,9\n")
     assert read_distances(path) == {(0, 1): 0.25, (3, 2): 0.5}
-    assert Choice("similarity", Block(3, 2), 0.5).n == 2
+    assert Choice("similarity", LayerSet.contiguous(3, 2), 0.5).n == 2
 
 
 def test_published_blocks_agree_with_the_numbers_in_the_text():
@@ -89,7 +144,7 @@ def test_published_blocks_agree_with_the_numbers_in_the_text():
 
 
 def test_published_needs_no_distances_and_has_lines_only_where_the_authors_show_one():
-    authors = {2: Block(3, 2)}
+    authors = {2: LayerSet.contiguous(3, 2)}
     choices = choose(["published", "deepest"], [1, 2], 8, authors=authors)
     assert [(c.strategy, str(c.block)) for c in choices] == [
         ("published", "full"),
@@ -121,7 +176,7 @@ def test_the_program_runs_the_published_blocks_without_a_similarity_pass(tmp_pat
 
     assert run("--strategies", "published", "--remove", "8", "24").returncode == 0
     choices = read_choices(tmp_path / "blocks.csv")
-    assert [c.block for c in choices] == [FULL, Block(21, 8), Block(3, 24)]
+    assert [c.block for c in choices] == [FULL, LayerSet.contiguous(21, 8), LayerSet.contiguous(3, 24)]
     assert math.isnan(choices[1].distance)
     failed = run("--strategies", "similarity", "--remove", "8")
     assert failed.returncode == 1 and failed.stderr == (

@@ -28,13 +28,13 @@ from deeper_layers.errors import UserError
 from deeper_layers.models.layers import check_kept, decoder_layers, ffn_modules, removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.verify import verify_checkpoint
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.config import ROOT
 from helpers.tiny import identity_logits, logits, settled, tiny_config, tiny_model
 
 transformers.logging.set_verbosity_error()
-BLOCK = Block.parse("drop_2-3")
+BLOCK = LayerSet.parse("drop_2-3")
 LAYERS = 6
 
 
@@ -99,7 +99,7 @@ def assert_whole(folder: Path) -> dict:
 @pytest.mark.parametrize("layout", ["base", "sharded", "by layer"])
 @pytest.mark.parametrize("name", ["drop_0-0", "drop_2-3", "drop_1-5", "drop_5-5", "full"])
 def test_cut_equals_the_original_with_idle_layers(layout, name, base, sharded, tmp_path):
-    source, block = {"base": base}.get(layout, sharded), Block.parse(name)
+    source, block = {"base": base}.get(layout, sharded), LayerSet.parse(name)
     if layout == "by layer":
         cut_checkpoint(source, FULL, tmp_path / "by layer", reshard=True)
         source = tmp_path / "by layer"
@@ -346,16 +346,16 @@ def test_removed_is_undone_when_the_body_fails(base):
 
 def test_meta_comparison_refuses_a_layer_that_would_change():
     config = tiny_config("gpt_neox_japanese")
-    check_kept(config, Block.parse("drop_1-2"))
+    check_kept(config, LayerSet.parse("drop_1-2"))
     with pytest.raises(UserError, match="layer 3 would change .*bias"):
-        check_kept(config, Block.parse("drop_4-5"))  # the last layer alone has a bias
+        check_kept(config, LayerSet.parse("drop_4-5"))  # the last layer alone has a bias
 
 
 def test_hybrid_keeps_attention():
     config = tiny_config("qwen3_next", layer_types=["linear_attention"] * 3 + ["full_attention"] * 3)
-    configs.cut_config(config, Block.parse("drop_3-4"))
+    configs.cut_config(config, LayerSet.parse("drop_3-4"))
     with pytest.raises(UserError, match="every attention layer .* remove fewer"):
-        configs.cut_config(config, Block.parse("drop_3-5"))
+        configs.cut_config(config, LayerSet.parse("drop_3-5"))
 
 
 def test_ffn_modules_names_what_there_is():
@@ -505,7 +505,7 @@ def test_bad_sharded_checkpoint(shards, tmp_path, fault):
 @pytest.mark.parametrize("name", ["drop_5-6", "drop_0-5", "drop_6-6"])
 def test_block_that_does_not_fit(base, tmp_path, name):
     with pytest.raises(UserError, match=f"block {name} does not fit a model of 6 layers"):
-        cut_checkpoint(base, Block.parse(name), tmp_path / "cut")
+        cut_checkpoint(base, LayerSet.parse(name), tmp_path / "cut")
 
 
 def test_adopt_refuses_a_tokenizer_that_is_not_json(copy, tmp_path):
@@ -569,7 +569,7 @@ def test_failed_write_leaves_nothing(base, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         cut_checkpoint(base, BLOCK, tmp_path / "cut")
 
-    cut_checkpoint(base, Block.parse("drop_0-0"), tmp_path / "cut")  # an older one must go too
+    cut_checkpoint(base, LayerSet.parse("drop_0-0"), tmp_path / "cut")  # an older one must go too
     assert in_child(limited) == 3
     assert list((tmp_path / "cut").iterdir()) == []
 

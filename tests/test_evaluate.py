@@ -37,7 +37,7 @@ from deeper_layers.evaluation.tasks import load_tasks
 from deeper_layers.evaluation.tree import Family
 from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.models.load import load_model
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.config import ROOT
 
 torch.set_num_threads(1)
@@ -224,7 +224,7 @@ def place(tmp_path_factory):
         tokenizer.save_pretrained(folder / name / "source")
         adopt_checkpoint(folder / name / "source", name, folder / name / "full")
         for block in BLOCKS[1:]:
-            cut_checkpoint(folder / name / "full", Block.parse(block), folder / name / block)
+            cut_checkpoint(folder / name / "full", LayerSet.parse(block), folder / name / block)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -397,7 +397,7 @@ def some_pairs(seed: int, count: int) -> list[tuple[list[int], list[int]]]:
 
 def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
     model = load_model("llama/full")
-    blocks = [Block.parse(b) for b in ("full", "drop_1-1", "drop_2-3", "drop_2-4", "drop_3-3", "drop_4-4")]
+    blocks = [LayerSet.parse(b) for b in ("full", "drop_1-1", "drop_2-3", "drop_2-4", "drop_3-3", "drop_4-4")]
     pairs = some_pairs(0, 8)
     cuts = Family(model, blocks)
     calls, alive, most = 0, [], 0
@@ -456,14 +456,14 @@ class BetweenLayers(transformers.LlamaModel):
 def test_a_model_that_is_more_than_its_layers_runs_each_cut_by_itself(place, caplog):
     model = load_model("llama/full")
     model.model.__class__ = BetweenLayers
-    blocks = [FULL, Block(2, 2)]
+    blocks = [FULL, LayerSet.contiguous(2, 2)]
     cuts = Family(model, blocks)
     assert not cuts.layer_counts()["tree"]
     assert "calling its layers apart is off" in caplog.text
     pairs = some_pairs(2, 4)
     answers = cuts.loglikelihoods(pairs, 64, "test")
     del model.model.layers[2:4]
-    for (context, continuation), (found, _) in zip(pairs, answers[Block(2, 2)], strict=True):
+    for (context, continuation), (found, _) in zip(pairs, answers[LayerSet.contiguous(2, 2)], strict=True):
         log_p = model(torch.tensor([context + continuation])).logits[0].log_softmax(-1)
         places = range(len(context) - 1, len(context) + len(continuation) - 1)
         expected = sum(log_p[p, t].item() for p, t in zip(places, continuation, strict=True))
@@ -473,7 +473,7 @@ def test_a_model_that_is_more_than_its_layers_runs_each_cut_by_itself(place, cap
 @pytest.mark.parametrize("batch", [None, 8])
 def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
     pairs = some_pairs(4, 20)
-    cuts = Family(load_model("llama/full"), [FULL, Block(1, 2)], batch)
+    cuts = Family(load_model("llama/full"), [FULL, LayerSet.contiguous(1, 2)], batch)
     expected = cuts.loglikelihoods(pairs, 64, "test")
     states = family.Tree.states
 
@@ -497,9 +497,8 @@ def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
 
 def test_generation_shrinks_its_batches_too(place, monkeypatch):
     """A GPU that holds two sequences, then none."""
-    lm = FamilyLM(
-        load_model("llama/full"), AutoTokenizer.from_pretrained("llama/full"), [Block(1, 2)], 8, "test", None
-    )
+    model, tokenizer = load_model("llama/full"), AutoTokenizer.from_pretrained("llama/full")
+    lm = FamilyLM(model, tokenizer, [LayerSet.contiguous(1, 2)], 8, "test", None)
     texts = [" ".join(WORDS[i : i + 4]) for i in range(7)]
     wanted = {"until": ["\n"], "max_gen_toks": 5}
     requests = [Instance("generate_until", {}, (text, dict(wanted)), i) for i, text in enumerate(texts)]

@@ -18,13 +18,13 @@ from deeper_layers.export.merge import export
 from deeper_layers.export.model_card import licence
 from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.models.load import load_model
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from helpers.config import ROOT
 from helpers.small_study import changed, prepare, run
 from helpers.tiny import logits, tiny_model
 
 pytestmark = pytest.mark.slow
-CUT = Block(1, 2)
+CUT = LayerSet.contiguous(1, 2)
 
 # What a user of the checkpoint runs: no project, no hub, no module of ours in sight.
 CLEAN = """
@@ -89,7 +89,7 @@ def test_without_an_adapter_the_cut_is_linked(tmp_path):
 
 def test_an_adapter_of_another_cut_is_refused_and_leaves_nothing(tmp_path):
     cut, adapter = adapted(tmp_path, "llama")
-    cut_checkpoint(tmp_path / "checkpoints/full", Block(1, 3), tmp_path / "other")
+    cut_checkpoint(tmp_path / "checkpoints/full", LayerSet.contiguous(1, 3), tmp_path / "other")
     with pytest.raises(UserError, match="does not fit"):
         export(tmp_path / "other", adapter, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -27,14 +27,14 @@ from deeper_layers.models.adapters import add_adapter, save_adapter
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
 from deeper_layers.models.verify import verify_checkpoint
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.config import ROOT
 from helpers.tiny import ARCHITECTURES, IDS, identity_logits, logits, settled, tiny_model
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
-BLOCK = Block.parse("drop_2-3")
+BLOCK = LayerSet.parse("drop_2-3")
 FP8 = torch.float8_e4m3fn
 
 

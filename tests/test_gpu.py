@@ -15,7 +15,7 @@ from deeper_layers.healing.heal import Recipe, heal
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.load import device, load_model
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime import gpus as devices
 from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.provenance import provenance
@@ -23,7 +23,7 @@ from deeper_layers.self_check import findings
 from helpers.tiny import tiny_model
 
 pytestmark = pytest.mark.gpu
-VOCABULARY, BLOCKS = 64, [FULL, Block(1, 1), Block(1, 4)]
+VOCABULARY, BLOCKS = 64, [FULL, LayerSet.contiguous(1, 1), LayerSet.contiguous(1, 4)]
 
 
 @pytest.fixture(scope="module", autouse=True)

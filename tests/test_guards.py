@@ -20,7 +20,7 @@ from deeper_layers.healing.heal import check_packing
 from deeper_layers.models import load as models
 from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import Recipe, pretrain
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.wrong import WRONG_TREES, wrong_tree
 
 PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
@@ -71,7 +71,7 @@ def load(folder: Path, precision: str, monkeypatch):
 
 def check_trees(model) -> None:
     n_layers = len(family.decoder_layers(model))
-    blocks = [FULL, Block(n_layers - 3, 2)]
+    blocks = [FULL, LayerSet.contiguous(n_layers - 3, 2)]
     assert Family(model, blocks).tree is not None
     for kind in WRONG_TREES:
         torch.manual_seed(0)

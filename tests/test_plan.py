@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.study import estimates as work
 from deeper_layers.study.plan import markdown, plan
 from deeper_layers.study.study import Study
@@ -94,7 +94,9 @@ def choose(study: Study, folder) -> None:
     for model in study.models:
         n_layers = study.n_layers(model)
         choices = [Choice("similarity", FULL, 0.0)]
-        choices += [Choice("similarity", Block((n_layers - n) // 2, n), 0.1) for n in range(1, n_layers)]
+        choices += [
+            Choice("similarity", LayerSet.contiguous((n_layers - n) // 2, n), 0.1) for n in range(1, n_layers)
+        ]
         path = folder / f"results/paper/{model}/blocks.csv"
         path.parent.mkdir(parents=True)
         write_choices(path, choices)

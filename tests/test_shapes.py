@@ -9,7 +9,7 @@ from deeper_layers.evaluation.tree import Batch, Family, _inputs
 from deeper_layers.importance.angular import angular_distances, batches_by_length
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.tiny import VOCABULARY, tiny_model
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def test_lengths_are_few_and_never_more_than_the_model_has_places_for(few_shapes
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_scores_and_distances_do_not_change(few_shapes, architecture):
-    model, blocks = tiny_model(architecture), [FULL, Block(1, 2)]
+    model, blocks = tiny_model(architecture), [FULL, LayerSet.contiguous(1, 2)]
     # As many tokens as the model has positions: padding to more would fail where these are learned.
     texts = documents([*range(3, 60, 4), min(positions(model), 300)])
     pairs = [(text[:-2].tolist(), text[-2:].tolist()) for text in texts]

@@ -14,12 +14,12 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation.speed import Clock, Workload, footprint, generate, measure, most_allocated
 from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json
 from helpers.config import ROOT
 from helpers.tiny import logits, tiny_model
 
-BLOCKS = [FULL, Block(1, 1), Block(1, 4)]
+BLOCKS = [FULL, LayerSet.contiguous(1, 1), LayerSet.contiguous(1, 4)]
 WORKLOAD = Workload(batch=2, prompt=8, new=5)
 
 
@@ -107,7 +107,7 @@ def test_the_footprint_in_nf4_has_the_scales_too(full):
     expected = sum(n + 4 * math.ceil(n / 256) for n in scales)
     beyond = footprint(model) - model.get_memory_footprint()
     assert expected <= beyond <= expected + len(quantised) * (4 + 4 * 16 + 4 * 256)
-    with removed(model, Block(1, 4)):
+    with removed(model, LayerSet.contiguous(1, 4)):
         assert footprint(model) - model.get_memory_footprint() < beyond
 
 

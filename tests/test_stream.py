@@ -20,7 +20,7 @@ from deeper_layers.importance.angular import angular_distances, streamed_distanc
 from deeper_layers.models import streaming as stream
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Store, Stream
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json
 from deeper_layers.study import estimates as work
 from deeper_layers.study.study import Study
@@ -39,7 +39,7 @@ LLAMA_70B = {
     "vocab_size": 32000,
     "tie_word_embeddings": False,
 }
-BLOCKS = [FULL, *map(Block.parse, ["drop_2-2", "drop_2-4", "drop_0-1", "drop_4-5", "drop_4-4"])]
+BLOCKS = [FULL, *map(LayerSet.parse, ["drop_2-2", "drop_2-4", "drop_0-1", "drop_4-5", "drop_4-4"])]
 # Layers that return tuples or lists, positions added before them, masks that differ from layer to layer,
 # experts that are fused when they are loaded, no attention, a vision tower, buffers inside the layers or set
 # from above. Distances are streamed for every architecture of test_architectures.py.
@@ -185,7 +185,7 @@ def test_a_store_gives_back_what_it_got_and_uses_its_places_again(dtype, tmp_pat
 
 
 def test_layers_are_shared_by_cuts_as_in_the_tree(documents, llama):
-    blocks = [*BLOCKS, Block.parse("drop_3-5")]
+    blocks = [*BLOCKS, LayerSet.parse("drop_3-5")]
     streamed, whole = (
         StreamedFamily(Stream(llama), blocks, batch=99),
         Family(load_model(llama), blocks, batch=99),

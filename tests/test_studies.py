@@ -12,8 +12,8 @@ from snakemake.utils import validate
 
 from deeper_layers.checkpoints.hub_cache import cached_file
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.blocks import FULL, Block
 from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.study.plan import plan
 from deeper_layers.study.study import Study, check_schema
 from helpers.config import LAYERS, ROOT, SCHEMA, cache, merged
@@ -166,8 +166,8 @@ def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path, mo
         choices = [Choice(strategy, FULL, 0.0) for strategy in ("similarity", "deepest")]
         for n in range(1, n_layers):
             deepest = n_layers - 1 - n
-            choices += [Choice("similarity", Block(max(0, deepest - 5), n), 0.1)]
-            choices += [Choice("deepest", Block(deepest, n), 0.2)]
+            choices += [Choice("similarity", LayerSet.contiguous(max(0, deepest - 5), n), 0.1)]
+            choices += [Choice("deepest", LayerSet.contiguous(deepest, n), 0.2)]
             # Both strategies of Llama-2-70B are healed, a block that they share once.
             healed += 2 if model == "llama-2-70b" and deepest > 0 else 1
         write_choices(folder / "blocks.csv", choices)

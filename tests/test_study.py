@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.blocks import Block as B
 from deeper_layers.pruning.choices import Choice, write_choices
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.study.study import Study, check_schema, options
 from helpers.config import ROOT, changed, full_config
 
@@ -135,12 +135,12 @@ def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
     write_choices(
         path,
         [
-            Choice("similarity", B(), 0.0),
-            Choice("similarity", B(3, 2), 0.1),
-            Choice("similarity", B(2, 4), 0.2),
-            Choice("deepest", B(5, 2), 0.3),
-            Choice("deepest", B(2, 4), 0.2),
-            Choice("unasked", B(0, 1), 0.9),
+            Choice("similarity", FULL, 0.0),
+            Choice("similarity", LayerSet.contiguous(3, 2), 0.1),
+            Choice("similarity", LayerSet.contiguous(2, 4), 0.2),
+            Choice("deepest", LayerSet.contiguous(5, 2), 0.3),
+            Choice("deepest", LayerSet.contiguous(2, 4), 0.2),
+            Choice("unasked", LayerSet.contiguous(0, 1), 0.9),
         ],
     )
 

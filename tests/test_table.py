@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.blocks import Block
 from deeper_layers.pruning.choices import Choice
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.reporting import table as tables
 from deeper_layers.reporting.formats import to_markdown
 from deeper_layers.reporting.metrics import metrics
@@ -469,7 +469,10 @@ def test_another_number_of_examples_is_not_compared_with_the_paper(results):
 
 
 def test_a_recipe_may_heal_other_cuts_of_other_models():
-    choices = [Choice("similarity", Block(1, 2), 0.1), Choice("deepest", Block(2, 2), 0.2)]
+    choices = [
+        Choice("similarity", LayerSet.contiguous(1, 2), 0.1),
+        Choice("deepest", LayerSet.contiguous(2, 2), 0.2),
+    ]
 
     def healed(model, *recipes):
         return [

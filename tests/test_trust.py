@@ -18,7 +18,7 @@ from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.verify import verify_checkpoint
-from deeper_layers.pruning.blocks import FULL, Block
+from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.healing import RECIPE, counting, tiny_llama
 
@@ -68,7 +68,7 @@ def test_it_is_refused_unless_it_is_trusted(own, tmp_path):
 
 
 def test_its_code_runs_in_every_stage(own, tmp_path):
-    full, cut, block = tmp_path / "full", tmp_path / "cut", Block(1, 2)
+    full, cut, block = tmp_path / "full", tmp_path / "cut", LayerSet.contiguous(1, 2)
     adopt_checkpoint(own, "own", full, trust_remote_code=True)
     verify_checkpoint(full, trust_remote_code=True)
     cut_checkpoint(full, block, cut, trust_remote_code=True)

@@ -6,11 +6,11 @@ import transformers
 
 from deeper_layers.checkpoints import decoder_config as configs
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 from helpers import tiny
 from helpers.tiny import ARCHITECTURES, CACHE_DIFFERS, REFUSED, lora_targets, tiny_config, tiny_model
 
-BLOCK = Block.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
+BLOCK = LayerSet.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
 
 
 def row(name: str, model) -> str:

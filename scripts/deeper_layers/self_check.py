@@ -25,7 +25,7 @@ from .evaluation.tree import Family, Tree
 from .healing.heal import Recipe, check_packing, heal
 from .models.load import device, load_model
 from .models.nf4 import check_nf4
-from .pruning.blocks import FULL, Block
+from .pruning.layer_set import FULL, LayerSet
 from .runtime.files import read_json
 from .runtime.provenance import provenance
 
@@ -119,7 +119,7 @@ class _WrongFamily(Family):
 
 
 def _tree(folder: Path, precision: str) -> tuple[bool, str]:
-    model, blocks = load_model(folder, precision), [FULL, Block(4, 1)]
+    model, blocks = load_model(folder, precision), [FULL, LayerSet.contiguous(4, 1)]
     if Family(model, blocks).tree is None:
         return False, "shared layers give other numbers than each cut by itself, which is then run so: slower"
     if _WrongFamily(model, blocks).tree is not None:

@@ -13,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deeper_layers.errors import UserError
 from deeper_layers.models.layers import decoder_layers, ffn_modules
-from deeper_layers.pruning.blocks import Block
+from deeper_layers.pruning.layer_set import LayerSet
 
 LAYERS = 6
 VOCABULARY = 64
@@ -245,14 +245,14 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
     return model(IDS, use_cache=False).logits
 
 
-def identity_logits(model: PreTrainedModel, block: Block) -> torch.Tensor:
+def identity_logits(model: PreTrainedModel, block: LayerSet) -> torch.Tensor:
     """The oracle of a cut: all layers run, and those of ``block`` give back what came in."""
 
     def give_back(module, args, kwargs, output):
         hidden = args[0] if args else kwargs["hidden_states"]
         return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
 
-    gone = [decoder_layers(model)[i] for i in range(block.first, block.last + 1)]
+    gone = [decoder_layers(model)[i] for i in block.removed]
     hooks = [layer.register_forward_hook(give_back, with_kwargs=True) for layer in gone]
     out = logits(model)
     for hook in hooks:

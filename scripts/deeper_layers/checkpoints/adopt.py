@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..pruning.blocks import FULL
+from ..pruning.layer_set import FULL
 from ..runtime.files import read_json, write_json
 from . import decoder_config
 from .decoder_config import Decoder

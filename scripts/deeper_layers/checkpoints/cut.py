@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.files import write_json
 from . import decoder_config, safetensors_io
 from .decoder_config import Decoder
@@ -17,7 +17,7 @@ from .writing import check_config, check_room, shards_by_layer, shards_without, 
 
 def cut_checkpoint(
     source: str | Path,
-    block: Block,
+    block: LayerSet,
     target: str | Path,
     trust_remote_code: bool = False,
     reshard: bool = False,

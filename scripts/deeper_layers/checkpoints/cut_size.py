@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 
 
-def cut_size(manifest: dict, block: Block) -> dict:
+def cut_size(manifest: dict, block: LayerSet) -> dict:
     """Layers, fraction removed, parameters and bytes of a model without ``block``, from the manifest of the
     uncut checkpoint alone."""
-    removed, n_layers = manifest["layers"][block.first : block.last + 1], manifest["n_layers"]
+    removed, n_layers = [manifest["layers"][i] for i in block.removed], manifest["n_layers"]
     return {
         "n_layers": n_layers,
         "layers": n_layers - block.n,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from .model_types import REFUSED
 
 # Lists of layer numbers, and counts of leading layers: renumbered. Every other list with one entry per
@@ -102,7 +102,7 @@ class Decoder:
         """Number of layers for multi-token prediction that the weights may hold after the decoder's."""
         return max(self.fields.get(name) or 0 for name in ("num_nextn_predict_layers", "num_mtp_layers"))
 
-    def without(self, block: Block) -> Decoder:
+    def without(self, block: LayerSet) -> Decoder:
         """The decoder once the layers of ``block`` are removed."""
         left = len(block.kept(self.n_layers))
         changes = cut_fields(self.fields, self.n_layers, block)
@@ -128,7 +128,7 @@ def check_supported(decoder: Decoder) -> None:
         raise UserError(f"layers of model type {decoder.model_type!r} cannot be removed: {reason}")
 
 
-def changed_fields(decoder: Decoder, block: Block) -> dict:
+def changed_fields(decoder: Decoder, block: LayerSet) -> dict:
     """What changes in a config besides the number of layers: field -> new value. Raises UserError if the
     layers of ``block`` cannot be removed from such a model."""
     check_supported(decoder)
@@ -137,7 +137,7 @@ def changed_fields(decoder: Decoder, block: Block) -> dict:
     return changes
 
 
-def cut_config(config, block: Block):
+def cut_config(config, block: LayerSet):
     """A copy of ``config`` for the model without the layers of ``block``.
 
     Lists and counts that speak of single layers are edited so that each kept layer stays what it was.
@@ -158,7 +158,7 @@ def cut_config(config, block: Block):
     return new
 
 
-def cut_json(raw: Mapping, decoder: Decoder, block: Block) -> dict:
+def cut_json(raw: Mapping, decoder: Decoder, block: LayerSet) -> dict:
     """A copy of ``raw``, the content of a config.json, for the model without ``block``; ``decoder`` is read
     from the same config loaded, so that values which the file leaves to defaults are known and written out.
 
@@ -180,7 +180,7 @@ def cut_json(raw: Mapping, decoder: Decoder, block: Block) -> dict:
     return new
 
 
-def cut_fields(fields: Mapping, n_layers: int, block: Block) -> dict:
+def cut_fields(fields: Mapping, n_layers: int, block: LayerSet) -> dict:
     """The entries of a decoder config that change when ``block`` is removed, with their new values."""
     kept = block.kept(n_layers)
     place = {old: new for new, old in enumerate(kept)}
@@ -191,7 +191,7 @@ def cut_fields(fields: Mapping, n_layers: int, block: Block) -> dict:
         if name in INDEX_LISTS:
             changes[name] = [place[i] for i in value if i in place]
         elif name in LEADING_COUNTS:
-            changes[name] = value - max(0, min(value, block.last + 1) - block.first)
+            changes[name] = sum(i < value for i in kept)
         elif name in LAYER_COUNTS:
             changes[name] = len(kept)
         elif name == "moe_layer_end_index" and value >= 0:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from .decoder_config import Decoder
 from .folder import Checkpoint
 from .vocabulary import EMBEDDING
@@ -25,14 +25,14 @@ class LayerNames:
         prefix, index, _ = split_name(name)
         return index if prefix == self.prefix else None
 
-    def after(self, name: str, block: Block) -> str | None:
+    def after(self, name: str, block: LayerSet) -> str | None:
         """The tensor's name once ``block`` is removed; None if it goes with it."""
         index = self.index(name)
-        if index is None or index < block.first:
+        if index is None:
             return name
-        if index <= block.last or index >= self.n_layers:
+        if index >= self.n_layers or (new := block.new_index(index)) is None:
             return None
-        return ".".join([*filter(None, [self.prefix]), str(index - block.n), split_name(name)[2]])
+        return ".".join([*filter(None, [self.prefix]), str(new), split_name(name)[2]])
 
 
 def split_name(name: str) -> tuple[str, int | None, str]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.files import sha256, write_json
 from .decoder_config import Decoder
 from .folder import MANIFEST, Checkpoint, load_config, read_json_object
@@ -19,7 +19,7 @@ from .leftovers import is_leftover
 def write_manifest(
     folder: str | Path,
     model: str,
-    block: Block,
+    block: LayerSet,
     source: Mapping,
     parent: str | None,
     decoder: Decoder | None = None,

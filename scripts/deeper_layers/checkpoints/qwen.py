@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..pruning.blocks import FULL
+from ..pruning.layer_set import FULL
 from ..runtime.files import write_json
 from . import safetensors_io
 from .folder import INDEX, Checkpoint

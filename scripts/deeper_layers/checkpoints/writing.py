@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.files import read_json, write_json
 from . import safetensors_io
 from .folder import INDEX, MANIFEST, SINGLE, SMALL, Checkpoint, has_metadata, load_config
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Shards = Mapping[str, dict[str, Tensor]]  # file name -> tensors by name
 
 
-def shards_without(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
+def shards_without(base: Checkpoint, names: LayerNames, block: LayerSet) -> Shards:
     """The shards as they are, without the tensors of ``block``, renamed; those that become empty are gone."""
     shards = {
         file: {new: t for name, t in header.tensors.items() if (new := names.after(name, block)) is not None}
@@ -33,7 +33,7 @@ def shards_without(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
     return {file: tensors for file, tensors in shards.items() if tensors}
 
 
-def shards_by_layer(base: Checkpoint, names: LayerNames, block: Block) -> Shards:
+def shards_by_layer(base: Checkpoint, names: LayerNames, block: LayerSet) -> Shards:
     """One shard for each layer that stays, after one for everything else."""
     groups: dict[int, dict[str, Tensor]] = {}
     for name, tensor in base.tensors.items():

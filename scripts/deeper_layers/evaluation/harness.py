@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..models.layers import removed
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.memory import free_memory, is_out_of_memory
 from .job import TaskSuite
 from .tasks import chances
@@ -60,13 +60,13 @@ class FamilyLM(HFLM):
     """
 
     def __init__(
-        self, model, tokenizer, blocks: Sequence[Block], batch: int | None, what: str, journal: Path | None
+        self, model, tokenizer, blocks: Sequence[LayerSet], batch: int | None, what: str, journal: Path | None
     ):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch or 64)
         self.family = Family(model, blocks, batch)
         self.block = blocks[0]
         self.what, self.journal = what, journal
-        self.remembered: dict[str, dict[Block, list]] = {}
+        self.remembered: dict[str, dict[LayerSet, list]] = {}
 
     def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[Answer]:
         """Log-likelihood and greediness of (context, continuation) texts by the current block."""
@@ -98,7 +98,7 @@ class FamilyLM(HFLM):
                     self.remembered[key][block][owner] += log_likelihood
         return self.remembered[key][self.block]
 
-    def _score(self, pairs) -> dict[Block, list[Answer]]:
+    def _score(self, pairs) -> dict[LayerSet, list[Answer]]:
         return self.family.loglikelihoods(pairs, self.max_length, self.what, self.journal)
 
     def generate_until(self, requests, disable_tqdm: bool = True) -> list[str]:
@@ -130,7 +130,7 @@ class FamilyLM(HFLM):
 
 def evaluate(
     lm: FamilyLM, suite: TaskSuite, manager: TaskManager, tasks: list
-) -> Iterator[tuple[Block, dict]]:
+) -> Iterator[tuple[LayerSet, dict]]:
     """(block, lm-eval's results as plain JSON values, under ``chance`` what ``chances`` found) of each of the
     family's blocks, when it is finished.
 

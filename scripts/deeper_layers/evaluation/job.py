@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import UserError
-from ..pruning.blocks import FULL, Block
+from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json, sha256, write_json
 from ..runtime.provenance import provenance
 
@@ -87,7 +87,7 @@ class Job:
             )
         self.manifest = read_json(manifest)
         self.out, self.is_family = out, blocks is not None
-        self.blocks = [Block.parse(name) for name in dict.fromkeys(blocks)] if self.is_family else [FULL]
+        self.blocks = [LayerSet.parse(name) for name in dict.fromkeys(blocks)] if self.is_family else [FULL]
         if self.is_family and (adapter or self.manifest["block"] != "full"):
             raise UserError("--blocks are cuts of a whole model: give its uncut checkpoint and no adapter")
         for block in self.blocks:
@@ -96,14 +96,14 @@ class Job:
         self.labels = {"model": self.manifest["model"], **labels}
         self.missing = [block for block in self.blocks if not self._is_done(block)]
 
-    def path(self, block: Block) -> Path:
+    def path(self, block: LayerSet) -> Path:
         return self.out / f"{block}.json" if self.is_family else self.out
 
-    def key(self, block: Block) -> str:
+    def key(self, block: LayerSet) -> str:
         """What determines the numbers of ``block``, as a sha256."""
         return _digest({**self.facts, "block": self.name(block)})
 
-    def name(self, block: Block) -> str:
+    def name(self, block: LayerSet) -> str:
         """What is removed from the uncut model."""
         return str(block) if self.is_family else self.manifest["block"]
 
@@ -113,7 +113,7 @@ class Job:
         folder = self.out if self.is_family else self.out.parent
         return folder / ".answers" / f"{self.out.stem}-{_digest(self.facts)[:16]}"
 
-    def write(self, block: Block, result: dict) -> None:
+    def write(self, block: LayerSet, result: dict) -> None:
         """Write the JSON of ``block``: ``result`` and, under ``deeper_layers``, where it is from."""
         source = {**self.labels, "block": self.name(block), "key": self.key(block), **self.facts}
         write_json(self.path(block), {**result, "deeper_layers": provenance(**source)})
@@ -132,7 +132,7 @@ class Job:
             index = {**self.labels, "blocks": keys, "evaluated": evaluated, "layers": layers}
             write_json(self.out / "index.json", index)
 
-    def _is_done(self, block: Block) -> bool:
+    def _is_done(self, block: LayerSet) -> bool:
         try:
             return read_json(self.path(block))["deeper_layers"]["key"] == self.key(block)
         except (OSError, ValueError, LookupError, TypeError):

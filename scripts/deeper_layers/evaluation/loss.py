@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoints.decoder_config import text_config
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from .tree import Family, StreamedFamily
 
 
@@ -36,7 +36,7 @@ def losses(
     documents: Sequence[np.ndarray],
     what: str,
     journal: Path | None = None,
-) -> dict[Block, dict]:
+) -> dict[LayerSet, dict]:
     """For each block of ``family`` the loss of every token but the first of each document, in the layout of
     lm-eval's results: ``{"results": {"loss": {...}}}``. Documents of one token say nothing and are left out.
     """

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, StoppingCriteria
 from ..checkpoints.cut_size import cut_size
 from ..errors import UserError
 from ..models.layers import removed
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..reporting.columns import SPEEDS
 from ..runtime.memory import is_out_of_memory
 from ..runtime.progress import Progress
@@ -38,7 +38,7 @@ class Workload:
 def measure(
     model: PreTrainedModel,
     manifest: dict,
-    blocks: Sequence[Block],
+    blocks: Sequence[LayerSet],
     workload: Workload,
     repeats: int,
     what: str,
@@ -71,8 +71,8 @@ def measure(
 
 
 def _measure(
-    model: PreTrainedModel, blocks: Sequence[Block], workload: Workload, repeats: int, what: str
-) -> tuple[dict[Block, int], dict[Block, list[tuple[float, float]]]]:
+    model: PreTrainedModel, blocks: Sequence[LayerSet], workload: Workload, repeats: int, what: str
+) -> tuple[dict[LayerSet, int], dict[LayerSet, list[tuple[float, float]]]]:
     """Most bytes, and (seconds of the prompt, of the rest) of each run, by block."""
     memory, seconds = {}, {block: [] for block in blocks}
     with Progress(what, total=len(blocks) * (1 + repeats), unit="run") as progress:
@@ -123,7 +123,7 @@ def generate(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
     return first - start, last - first
 
 
-def peak_memory(model: PreTrainedModel, block: Block, workload: Workload) -> int:
+def peak_memory(model: PreTrainedModel, block: LayerSet, workload: Workload) -> int:
     """Most bytes that the model without ``block`` takes while it generates: its weights, the cache, the
     activations. On a GPU as torch counts them, less the removed layers, which stay loaded for the other
     cuts; on a CPU its weights and the most that torch has allocated beyond them."""

@@ -29,7 +29,7 @@ from ..models.layers import decoder_layers, removed
 from ..models.layerwise import Apart
 from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
 from ..runtime.provenance import record
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context, never empty, and of its continuation
 Answer = tuple[float, bool]  # log-likelihood of the continuation in nats; is it what greedy decoding says?
-Answers = dict[Block, dict[int, Answer]]  # by block and number of the pair
+Answers = dict[LayerSet, dict[int, Answer]]  # by block and number of the pair
 
 LOGIT_BYTES = 1 << 28  # most memory for float32 logits
 
@@ -51,7 +51,7 @@ class Family:
     run by itself.
     """
 
-    def __init__(self, model, blocks: Sequence[Block], batch: int | None = None, tree: bool = True):
+    def __init__(self, model, blocks: Sequence[LayerSet], batch: int | None = None, tree: bool = True):
         self.model = model
         self.blocks = list(blocks)
         self.batch, self.batch_tokens = batch, default_batch_tokens(self.model.device)
@@ -63,7 +63,7 @@ class Family:
 
     def loglikelihoods(
         self, pairs: Sequence[Pair], max_length: int, what: str, journal: Path | None = None
-    ) -> dict[Block, list[Answer]]:
+    ) -> dict[LayerSet, list[Answer]]:
         """The answer to every pair, for every block: the sum of the log-probabilities (float32 each) of
         the continuation's tokens, and whether each of them is the likeliest.
 
@@ -112,7 +112,7 @@ class Family:
             self.batch, self.batch_tokens = self.batch and len(some) // 2, self.batch_tokens // 2
 
     @torch.no_grad()
-    def _scores(self, batch: Batch) -> Iterator[tuple[Block, Tensor, Tensor]]:
+    def _scores(self, batch: Batch) -> Iterator[tuple[LayerSet, Tensor, Tensor]]:
         """For each block the log-probability of every scored token, and whether it is the likeliest, [F]."""
         piece = logits_at_once(self.model)
         if self.tree:
@@ -175,7 +175,7 @@ class Tree(Apart):
         self.calls = 0  # of a layer, in the last ``states``
         self.outputs = self._outputs()
 
-    def states(self, ids: Tensor, blocks: Sequence[Block]) -> Iterator[tuple[Block, Tensor]]:
+    def states(self, ids: Tensor, blocks: Sequence[LayerSet]) -> Iterator[tuple[LayerSet, Tensor]]:
         """(block, hidden states [B, T, d] behind the last layer, before the final norm) of every block."""
         hidden, call = self._start(ids)
         self.calls = 0
@@ -230,7 +230,7 @@ class StreamedFamily:
     def __init__(
         self,
         stream: Stream,
-        blocks: Sequence[Block],
+        blocks: Sequence[LayerSet],
         batch: int | None = None,
         spill: str | Path | None = None,
     ):
@@ -244,7 +244,7 @@ class StreamedFamily:
     @torch.no_grad()
     def loglikelihoods(
         self, pairs: Sequence[Pair], max_length: int, what: str, journal: Path | None = None
-    ) -> dict[Block, list[Answer]]:
+    ) -> dict[LayerSet, list[Answer]]:
         """As ``Family.loglikelihoods``."""
         todo, batches = _inputs(pairs, max_length), []
         while todo:
@@ -271,12 +271,14 @@ class StreamedFamily:
         """As ``Family.layer_counts``."""
         return {"run": self.layers_run, "separate": self.layers_separate, "tree": True}
 
-    def _advance(self, i: int, ids: Tensor, state: dict[Block, Callable[[], Tensor]], store: Store) -> None:
+    def _advance(
+        self, i: int, ids: Tensor, state: dict[LayerSet, Callable[[], Tensor]], store: Store
+    ) -> None:
         """Replace the hidden states of every cut that has layer i by what that layer makes of them."""
         layer = self.stream.layer(i, ids)
-        cuts: dict[Callable[[], Tensor], list[Block]] = {}  # by the hidden states that they share
+        cuts: dict[Callable[[], Tensor], list[LayerSet]] = {}  # by the hidden states that they share
         for block in self.blocks:
-            if not block.first <= i <= block.last:
+            if i not in block:
                 cuts.setdefault(state[block], []).append(block)
         for before, blocks in cuts.items():
             after = store.keep(layer(before()))
@@ -384,7 +386,7 @@ class Journal:
     """The answers of finished batches in a file of ``folder`` (None: nowhere), so that a killed evaluation
     goes on where it died. A line holds how many inputs are done and the answers of the last ones."""
 
-    def __init__(self, folder: Path | None, inputs: Sequence[Input], blocks: Sequence[Block]):
+    def __init__(self, folder: Path | None, inputs: Sequence[Input], blocks: Sequence[LayerSet]):
         self.blocks = blocks
         digest = sha256()
         for one in inputs:

@@ -13,7 +13,7 @@ from ..checkpoints.writing import link, writing
 from ..errors import UserError
 from ..models.adapters import load_healed
 from ..models.verify import verify_checkpoint
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.files import read_json, sha256, write_json
 
 SHARD = "5GB"  # largest weights file
@@ -55,7 +55,7 @@ def export(
         write_manifest(
             out,
             manifest["model"],
-            Block.parse(manifest["block"]),
+            LayerSet.parse(manifest["block"]),
             manifest["source"],
             sha256(manifest_path),
             Decoder.of(load_config(out, trust_remote_code)),

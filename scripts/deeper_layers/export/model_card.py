@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..checkpoints.folder import MANIFEST
 from ..checkpoints.hub_cache import cached_file
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..reporting.scores import read_result, suite_scores
 from ..reporting.text import si
 from ..resources import resource
@@ -48,7 +48,7 @@ def card(
         name=exported.name,
         base=read_json(Path(full) / MANIFEST),
         cut=manifest,
-        block=Block.parse(manifest["block"]),
+        block=LayerSet.parse(manifest["block"]),
         scores=side_by_side(results, unpruned),
         healing=read_json(healing) if healing else None,
         targets=targets(Path(healing).parent) if healing else None,

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..checkpoints.decoder_config import cut_config, layer_count, text_config
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 
 __all__ = ["check_kept", "cut_config", "decoder_layers", "ffn_modules", "layer_count", "removed"]
 
@@ -48,7 +48,7 @@ def _owner_of_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 @contextmanager
-def removed(model: PreTrainedModel, block: Block) -> Iterator[PreTrainedModel]:
+def removed(model: PreTrainedModel, block: LayerSet) -> Iterator[PreTrainedModel]:
     """Within the context ``model`` lacks the layers of ``block``; afterwards it is as it was.
 
     No weight is copied. What the layers know of their own number and what the modules know of the
@@ -82,7 +82,7 @@ def removed(model: PreTrainedModel, block: Block) -> Iterator[PreTrainedModel]:
             setattr(module, attribute, value)
 
 
-def check_kept(config: PretrainedConfig, block: Block, trust_remote_code: bool = False) -> None:
+def check_kept(config: PretrainedConfig, block: LayerSet, trust_remote_code: bool = False) -> None:
     """Raise UserError unless the config without ``block`` describes the same model but for those layers.
 
     Both models are built on torch's meta device, without weights (seconds at 70B): each kept layer must

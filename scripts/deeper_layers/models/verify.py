@@ -12,7 +12,7 @@ from ..checkpoints.leftovers import strangers
 from ..checkpoints.quantised import as_numbers
 from ..checkpoints.writing import check_config
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 
 
 def verify_checkpoint(
@@ -29,7 +29,7 @@ def verify_checkpoint(
     from .layers import check_kept
 
     if source is not None:
-        block = Block.parse(read_json_object(Path(folder) / MANIFEST)["block"])
+        block = LayerSet.parse(read_json_object(Path(folder) / MANIFEST)["block"])
         config = load_config(source, trust_remote_code)
         check_config(Path(folder), decoder_config.cut_config(config, block), trust_remote_code)
         check_kept(config, block, trust_remote_code)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.files import replacing
-from .blocks import FULL, Block
+from .layer_set import FULL, LayerSet
 from .strategies import STRATEGIES, Distances
 
 
@@ -18,7 +18,7 @@ class Choice:
     """A line of blocks.csv: ``strategy`` removes ``block`` when asked for n layers."""
 
     strategy: str
-    block: Block
+    block: LayerSet
     distance: float
 
     @property
@@ -31,7 +31,7 @@ def choose(
     ns: Sequence[int],
     n_layers: int,
     distances: Distances | None = None,
-    authors: Mapping[int, Block] | None = None,
+    authors: Mapping[int, LayerSet] | None = None,
 ) -> list[Choice]:
     """Every strategy's block for n = 0 and each n, with its distance (NaN if none were measured).
 
@@ -48,30 +48,38 @@ def choose(
     return choices
 
 
-def _distance(block: Block, distances: Distances | None) -> float:
+def _distance(block: LayerSet, distances: Distances | None) -> float:
     if not block.n:
         return 0.0
     return distances[block.first, block.n] if distances else math.nan
 
 
-COLUMNS = ["strategy", "n", "first", "last", "distance"]
+COLUMNS = ["strategy", "n", "first", "last", "distance", "block"]
 
 
 def write_choices(path: str | Path, choices: list[Choice]) -> None:
-    """Write blocks.csv: strategy, n, first, last (empty for n = 0), distance (empty if not measured)."""
+    """Write blocks.csv: strategy, n, the first and last layer removed (empty for n = 0), distance (empty if
+    not measured), and the name of the block, which says it all where layers between the two stay."""
     with replacing(path) as aside, open(aside, "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         for c in choices:
             ends = [c.block.first, c.block.last] if c.n else ["", ""]
             distance = "" if math.isnan(c.distance) else f"{c.distance:.8g}"
-            out.writerow([c.strategy, c.n, *ends, distance])
+            out.writerow([c.strategy, c.n, *ends, distance, c.block])
 
 
 def read_choices(path: str | Path) -> list[Choice]:
     """The lines of a blocks.csv."""
     with open(path, newline="") as file:
         return [
-            Choice(r["strategy"], Block(int(r["first"] or 0), int(r["n"])), float(r["distance"] or "nan"))
-            for r in csv.DictReader(file)
+            Choice(row["strategy"], _block(row), float(row["distance"] or "nan"))
+            for row in csv.DictReader(file)
         ]
+
+
+def _block(row: Mapping[str, str]) -> LayerSet:
+    """The block of a line of blocks.csv; files of older versions have no column for its name."""
+    if row.get("block"):
+        return LayerSet.parse(row["block"])
+    return LayerSet.contiguous(int(row["first"] or 0), int(row["n"]))

@@ -21,7 +21,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from . import plots
 from .metrics import above_chance, chance, is_loss, unpruned
 from .metrics import metrics as all_metrics
@@ -410,7 +410,7 @@ def layer_map(table: pd.DataFrame, models: Families | None = None) -> Figure:
     fig, axes = plots.wrapped(len(names), most=4, height=1.9)
     for ax, strategy in zip(axes, names, strict=True):
         rows = _variant(table, model, strategy, PRUNED).query("n > 0")
-        first = rows["block"].map(lambda name: Block.parse(name).first)
+        first = rows["block"].map(lambda name: LayerSet.parse(name).first)
         n_layers = rows["n_layers"].iloc[0]
         colour = plots.strategy_colour(table, strategy)
         ax.barh(rows["n"], n_layers, left=-0.5, height=0.8, color="#e4e4e4")

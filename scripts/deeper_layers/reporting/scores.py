@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..runtime.files import read_json
 
 PRUNED = "pruned"  # the treatment of a cut that was not healed
@@ -21,7 +21,7 @@ PRIMARY = ["acc", "exact_match", "acc_norm"]
 KNOWN_LEVELS = {"hellaswag": {"chance": 0.25}, "boolq": {"majority": 2033 / 3270}}
 
 
-def result_path(treatment: str, block: Block | str, suite: str) -> Path:
+def result_path(treatment: str, block: LayerSet | str, suite: str) -> Path:
     """Where a model's folder keeps the evaluation of a variant."""
     if treatment == PRUNED:
         return Path(PRUNED, suite, f"{block}.json")

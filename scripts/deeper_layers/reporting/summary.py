@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from .metrics import above_chance, chance, is_loss, omitted, retained, unpruned
 from .scores import PRUNED
 from .text import markdown_table, si
@@ -142,7 +142,7 @@ FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
 
 
 def _layers(row: pd.Series) -> str:
-    block = Block.parse(row["block"])
+    block = LayerSet.parse(row["block"])
     return str(block.first) if block.n == 1 else f"{block.first} to {block.last}"
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 
 from ..checkpoints.cut_size import cut_size
 from ..errors import UserError
-from ..pruning.blocks import FULL, Block
 from ..pruning.choices import Choice, read_choices
+from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from .columns import LEVELS, MEASURED, SIZE, VARIANT
 from .published import Published, published_names
@@ -106,7 +106,7 @@ class Recipe:
         except ValueError:
             raise UserError(f"{text!r} is no recipe: write NAME, or NAME:2,4 for the n it healed") from None
 
-    def healed(self, model: str, choices: Iterable[Choice]) -> set[Block]:
+    def healed(self, model: str, choices: Iterable[Choice]) -> set[LayerSet]:
         """The blocks of a model that this recipe healed, n = 0 apart."""
         return {
             choice.block
@@ -122,7 +122,7 @@ def variants(
     model: str, choices: Sequence[Choice], recipes: Sequence[str], controls: Sequence[str]
 ) -> Iterator[tuple[Choice, str]]:
     """Every (choice, treatment) of a model that the table has a row for."""
-    healed: dict[str, set[Block]] = {}
+    healed: dict[str, set[LayerSet]] = {}
     for recipe in map(Recipe.parse, recipes):
         healed.setdefault(recipe.name, set()).update(recipe.healed(model, choices))
     for name in controls:

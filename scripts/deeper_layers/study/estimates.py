@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from .study import LLAMA_2_7B, Study
 
 BYTES = {"fp32": 4, "bf16": 2}  # of a weight
@@ -218,7 +218,7 @@ def speed(study: Study, model: str) -> Work:
 
 def merging(study: Study, model: str, block: str) -> Work:
     """On the CPU, the weights as they are stored."""
-    return replace(_work(study, model, "bf16", 0, Block.parse(block).n), gpus=0)
+    return replace(_work(study, model, "bf16", 0, LayerSet.parse(block).n), gpus=0)
 
 
 def pretraining(study: Study, model: str) -> Work:
@@ -355,7 +355,7 @@ def measure(config: Mapping) -> Size:
     )
 
 
-def cut_size(study: Study, model: str, block: Block) -> float:
+def cut_size(study: Study, model: str, block: LayerSet) -> float:
     """Bytes that a cut checkpoint adds to the disk: shards in which nothing changes are links. Written are
     the layers behind the block and, unless each has a shard of its own, what may share one with them."""
     whole, bytes_of = size(study, model), weight_bytes(study, model)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cache_folder, cached_file
-from ..pruning.blocks import Block
+from ..pruning.layer_set import LayerSet
 from ..reporting.text import markdown_table, si
 from . import estimates as work
 from .estimates import CARDS, UTILISATION, Work
@@ -151,7 +151,7 @@ def _cuts(study: Study, model: str) -> Iterable[Job]:
                 yield _job(study, "evaluate_healed", model, f"{folder}/{suite}.json", evaluation)
 
 
-def _name(block: Block) -> str:
+def _name(block: LayerSet) -> str:
     return "?" if isinstance(block, Unknown) else str(block)
 
 

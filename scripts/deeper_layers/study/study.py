@@ -19,8 +19,8 @@ from ..checkpoints.hub_cache import cache_folder, cached_file, is_offline
 from ..data.local_source import SPLITS
 from ..data.texts import check_text, sample_settings, text_fingerprint
 from ..errors import UserError
-from ..pruning.blocks import FULL, Block
 from ..pruning.choices import Choice, choose, read_choices
+from ..pruning.layer_set import FULL, LayerSet
 from ..pruning.published_blocks import published_blocks
 from ..pruning.strategies import BY_DISTANCE, STRATEGIES
 from ..reporting.published import Published
@@ -33,7 +33,7 @@ from .schema import check_schema as check_schema  # for whoever has both from he
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}
-EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_\d+-\d+)")
+EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_[\d_-]+)")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # What a hub model is taken for until its config.json is here.
 LLAMA_2_7B = {
@@ -74,13 +74,13 @@ def _path(text: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Unknown(Block):
+class Unknown(LayerSet):
     """A block of n layers that only the distances will tell. For estimates it begins at layer 0, which is the
-    most work; it equals no ``Block``."""
+    most work; it equals no ``LayerSet``."""
 
 
-def _by_size(block: Block) -> tuple[int, int]:
-    return block.n, block.first
+def _by_size(block: LayerSet) -> tuple[int, tuple[int, ...]]:
+    return block.n, block.removed
 
 
 class Study:
@@ -200,18 +200,18 @@ class Study:
         choices = []
         for strategy in self.strategies:
             if strategy in BY_DISTANCE:
-                blocks = [FULL, *(known.get((strategy, n), Unknown(n=n)) for n in ns)]
+                blocks = [FULL, *(known.get((strategy, n), Unknown.contiguous(0, n)) for n in ns)]
                 choices += [Choice(strategy, block, math.nan) for block in blocks]
             else:
                 authors = published_blocks(self.source(model)["id"])
                 choices += choose([strategy], ns, n_layers, authors=authors)
         return choices
 
-    def blocks(self, choices: Iterable[Choice]) -> list[Block]:
+    def blocks(self, choices: Iterable[Choice]) -> list[LayerSet]:
         """Distinct blocks of a model's choices, the full model first."""
         return sorted({c.block for c in choices} | {FULL}, key=_by_size)
 
-    def healed(self, recipe: str, model: str, choices: Iterable[Choice]) -> list[Block]:
+    def healed(self, recipe: str, model: str, choices: Iterable[Choice]) -> list[LayerSet]:
         """The blocks of a model's choices that a recipe heals: all, or those it restricts itself to."""
         settings = self.recipe(recipe, model)
         ns, strategies = settings.get("remove"), settings.get("strategies", self.strategies)
@@ -596,7 +596,7 @@ class Study:
                 raise UserError(f"export: {text!r}: {name!r} is not in the study{did_you_mean(name, known)}")
         n_layers, removes = self.n_layers(model), self.remove(model)
         if not cut.isdecimal():
-            block = Block.parse(cut)
+            block = LayerSet.parse(cut)
             if n_layers is not None:
                 block.kept(n_layers)
         elif removes is not None and int(cut) not in [0, *removes]:
@@ -613,7 +613,7 @@ class Study:
                 "`hf download ID` where there is a network, copy the cache here, and set HF_HOME to it"
             )
 
-    def _published_blocks(self, model: str) -> dict[int, Block]:
+    def _published_blocks(self, model: str) -> dict[int, LayerSet]:
         return published_blocks(self.source(model)["id"])
 
     def _check_published(self) -> None:
