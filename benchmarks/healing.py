@@ -14,12 +14,14 @@ STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
 
 def ours(checkpoint: Path, tokens: Path, out: Path, packing: bool) -> float:
     """Tokens a second of our recipe, as it reports them itself."""
-    from deeper_layers.healing.heal import Recipe, heal
+    from deeper_layers.healing.lora_training import heal
+    from deeper_layers.healing.method import HealingFiles
+    from deeper_layers.settings import Healing
 
-    recipe = Recipe(
+    recipe = Healing(
         rank=RANK, steps=STEPS, warmup=2, batch=BATCH, length=LENGTH, packing=packing, precision="fp32"
     )
-    heal(checkpoint, tokens, out, out.with_suffix(".state"), recipe)
+    heal(HealingFiles(checkpoint, tokens, out, out.with_suffix(".state")), recipe)
     return json.loads((out / "heal.json").read_text())["tokens_per_second"]
 
 

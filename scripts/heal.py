@@ -1,27 +1,23 @@
 """Heal a cut model: train a LoRA adapter on it, by default with the paper's recipe (appendix A.1)."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
+from deeper_layers.healing.method import Execution, HealingFiles
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import optional_imports
 from deeper_layers.settings import Healing, check_micro_batch
 
 
 def main(arguments):
-    from deeper_layers.healing.heal import heal
+    from deeper_layers.healing.lora_training import heal
 
-    heal(
-        arguments.checkpoint,
-        arguments.tokens,
-        arguments.out,
-        arguments.state,
-        Healing.of(vars(arguments)),
-        arguments.micro_batch,
-        arguments.checkpointing,
-        arguments.save_every,
-        arguments.trust_remote_code,
+    files, execution = (
+        cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
+        for cls in (HealingFiles, Execution)
     )
+    heal(files, Healing.of(vars(arguments)), execution)
 
 
 def check(arguments) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 import transformers
+from transformers import Trainer
 
 from deeper_layers import self_check
-from deeper_layers.healing.heal import Trainer
 from deeper_layers.models import nf4
 from deeper_layers.self_check import findings
 from deeper_layers.study.study import Study

@@ -15,7 +15,8 @@ from deeper_layers.data.sample import write_sample
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.job import Job
-from deeper_layers.healing.heal import heal
+from deeper_layers.healing.lora_training import heal
+from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import AngularDistances
 from deeper_layers.runtime import cli
 from helpers import qwen
@@ -57,7 +58,7 @@ def conversion(inputs, out):
 def healing(inputs, out):
     tiny_llama().save_pretrained(inputs / "cut")
     write_tokens(inputs / "train.safetensors", counting(300, seed=1))
-    heal(inputs / "cut", inputs / "train.safetensors", out, inputs / "state", RECIPE)
+    heal(HealingFiles(inputs / "cut", inputs / "train.safetensors", out, inputs / "state"), RECIPE)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.evaluation.speed import Workload, measure
 from deeper_layers.evaluation.tree import Family
-from deeper_layers.healing.heal import Recipe, heal
+from deeper_layers.healing.lora_training import heal
+from deeper_layers.healing.method import Execution, HealingFiles
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.load import device, load_model
@@ -20,6 +21,7 @@ from deeper_layers.runtime import gpus as devices
 from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.provenance import provenance
 from deeper_layers.self_check import findings
+from deeper_layers.settings import Healing
 from helpers.tiny import tiny_model
 
 pytestmark = pytest.mark.gpu
@@ -82,8 +84,9 @@ def test_scores_and_distances_in_fp32_are_those_of_the_cpu(full):
 @pytest.mark.parametrize("packing", [True, False])
 def test_healing_in_parts_and_its_adapter(full, tmp_path, precision, packing):
     shape = {"rank": 8, "warmup": 2, "steps": 20, "batch": 8, "length": 64, "learning_rate": 1e-2}
-    recipe = Recipe(**shape, precision=precision, packing=packing)
-    heal(full, full.parent / "text", tmp_path / "out", tmp_path / "state", recipe, micro_batch=2)
+    recipe = Healing(**shape, precision=precision, packing=packing)
+    files = HealingFiles(full, full.parent / "text", tmp_path / "out", tmp_path / "state")
+    heal(files, recipe, Execution(micro_batch=2))
     summary = json.loads((tmp_path / "out/heal.json").read_text())
     assert summary["peak_cuda_bytes"] > 0 and summary["alloc_retries"] >= 0
     losses = np.loadtxt(tmp_path / "out/training.csv", delimiter=",", skiprows=1)[:, 1]

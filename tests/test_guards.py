@@ -16,7 +16,7 @@ from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation import tree as family
 from deeper_layers.evaluation.tree import Family
-from deeper_layers.healing.heal import check_packing
+from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.models import load as models
 from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import Recipe, pretrain

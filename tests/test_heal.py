@@ -32,10 +32,15 @@ from transformers import (
 from deeper_layers.data.packing import Rows, collate, pack
 from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.healing import heal as heal_module
-from deeper_layers.healing.heal import CHECKPOINT_FILES, Plan, Recipe, State, check_packing, heal
+from deeper_layers.healing import lora_training
+from deeper_layers.healing.batch_plan import BatchPlan
+from deeper_layers.healing.lora_training import heal
+from deeper_layers.healing.method import Execution, HealingFiles
+from deeper_layers.healing.packing_check import check_packing
+from deeper_layers.healing.resume import CHECKPOINT_FILES, ResumableState
 from deeper_layers.models.adapters import CpuDropout, add_adapter, load_healed
 from deeper_layers.models.load import load_model
+from deeper_layers.settings import Healing
 from helpers.config import ROOT
 from helpers.healing import RECIPE, VOCABULARY, counting, tiny_llama
 
@@ -55,9 +60,10 @@ def study(tmp_path_factory):
     return root
 
 
-def run_heal(root: Path, name: str, recipe: Recipe, **how) -> Path:
+def run_heal(root: Path, name: str, recipe: Healing, **how) -> Path:
     out = root / "healed" / name
-    heal(root / "checkpoints/cut", root / "train.safetensors", out, root / "state" / name, recipe, **how)
+    files = HealingFiles(root / "checkpoints/cut", root / "train.safetensors", out, root / "state" / name)
+    heal(files, recipe, Execution(**how))
     return out
 
 
@@ -177,7 +183,7 @@ def test_rows_of_an_epoch_hold_every_document_once(study):
             assert sorted(order[:300]) == list(range(300))
         else:  # sorted within a batch, so an epoch that ends inside one is mixed there
             assert len(set(order[:296])) == 296
-        assert rows.tokens_after[-1] == sum(len(d) for k in range(len(rows)) for d in rows[k])
+        assert rows.cumulative_tokens[-1] == sum(len(d) for k in range(len(rows)) for d in rows[k])
         assert rows.rows == Rows(tokens, 60, 8, 12, packing, seed=3).rows
         assert rows.rows != Rows(tokens, 60, 8, 12, packing, seed=4).rows
 
@@ -324,14 +330,14 @@ def test_asked_to_end_within_a_step_it_keeps_the_whole_steps_before(study, monke
 
 
 def test_asked_to_end_while_it_writes_it_writes_all_and_keeps_its_state(study, monkeypatch):
-    write = heal_module.write_results
+    write = lora_training.write_results
 
     def asked(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(heal_module, "write_results", asked)
+        patch.setattr(lora_training, "write_results", asked)
         out = run_heal(study, "late", RECIPE, save_every=0)
     assert results(out) == results(study / "healed/calm")
     shutil.rmtree(out)  # as Snakemake does with what a failed job has made
@@ -360,8 +366,9 @@ def test_nf4_resumes_to_the_same_bytes(study, monkeypatch):
 
 
 def test_half_written_checkpoints_are_dropped(study, stopped, tmp_path):
-    def latest(folder: Path, recipe: Recipe = RECIPE) -> Path | None:
-        return State(folder, recipe, study / "checkpoints/cut", study / "train.safetensors").latest()
+    def latest(folder: Path, recipe: Healing = RECIPE) -> Path | None:
+        inputs = study / "checkpoints/cut", study / "train.safetensors"
+        return ResumableState(folder, recipe, *inputs).latest()
 
     whole = shutil.copytree(stopped, tmp_path / "whole")
     last = latest(whole)
@@ -406,7 +413,7 @@ def test_not_a_number_stops_before_it_is_saved(study, monkeypatch):
         model.register_forward_hook(fault)
         return model
 
-    monkeypatch.setattr(heal_module, "add_adapter", faulty)
+    monkeypatch.setattr(lora_training, "add_adapter", faulty)
     with pytest.raises(UserError, match=r"step 4 \(loss nan.*lower the learning rate"):
         run_heal(study, "nan", RECIPE, save_every=0)
     assert [f.name for f in (study / "state/nan").glob("checkpoint-*")] == ["checkpoint-3"]
@@ -432,7 +439,7 @@ def test_out_of_memory_keeps_the_global_batch(study, monkeypatch, full_from):
 
     short = replace(RECIPE, steps=8, dropout=0.0)
     plain = run_heal(study, "plain", short, micro_batch=8 if full_from > 1 else 2)
-    monkeypatch.setattr(heal_module, "add_adapter", small_card)
+    monkeypatch.setattr(lora_training, "add_adapter", small_card)
     out = run_heal(study, "small", short, save_every=0)
     before = full_from - 1
     assert seen == [8] * (before + 1) + [4] + [2] * 4 * (8 - before)
@@ -445,12 +452,12 @@ def test_out_of_memory_keeps_the_global_batch(study, monkeypatch, full_from):
 
 
 def test_what_is_tried_when_memory_runs_out():
-    plans, plan = [], Plan(12, False)
+    plans, plan = [], BatchPlan(12, False)
     while plan:
         plans.append((plan.micro_batch, plan.gradient_checkpointing))
         plan = plan.smaller(12, "auto")
     assert plans == [(12, False), (6, False), (3, False), (1, False), (1, True)]
-    assert Plan(1, False).smaller(12, "off") is None
+    assert BatchPlan(1, False).smaller(12, "off") is None
 
 
 def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch):
@@ -462,7 +469,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch)
         attention.register_forward_hook(lambda *_: passes.append(1))
         return model
 
-    monkeypatch.setattr(heal_module, "add_adapter", counted)
+    monkeypatch.setattr(lora_training, "add_adapter", counted)
     short, stored = replace(RECIPE, steps=8, dropout=0.0), []
     for how, forward_passes in (("off", 8), ("on", 16)):
         passes.clear()
@@ -477,8 +484,8 @@ def test_what_the_card_or_the_model_cannot_do_is_one_line(study, monkeypatch):
         patch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
         with pytest.raises(UserError, match="LlamaForCausalLM has no gradient checkpointing"):
             run_heal(study, "no_checkpointing", RECIPE, checkpointing="on")
-    monkeypatch.setattr(heal_module, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(heal_module, "is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr(lora_training, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(lora_training, "is_torch_bf16_gpu_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Quadro P4000")
     with pytest.raises(
         UserError, match="Quadro P4000 has no bf16, in which nf4 computes: take precision fp32"
@@ -510,9 +517,8 @@ def test_bad_settings_get_one_clear_line(study, change, message):
 def test_text_without_a_second_token_is_refused(study, tmp_path):
     write_tokens(tmp_path / "short.safetensors", [[1], [2]])
     with pytest.raises(UserError, match="no document of two tokens"):
-        heal(
-            study / "checkpoints/cut", tmp_path / "short.safetensors", tmp_path / "o", tmp_path / "s", RECIPE
-        )
+        files = study / "checkpoints/cut", tmp_path / "short.safetensors", tmp_path / "o", tmp_path / "s"
+        heal(HealingFiles(*files), RECIPE)
 
 
 def test_cpu_dropout_is_dropout():

@@ -183,7 +183,7 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     snakefile = code / "Snakefile"
     assert jobs(copied, STUDY, snakefile=snakefile) == {}  # as after a fresh checkout elsewhere
     library = code / "scripts/deeper_layers"
-    remarked = ("healing/heal.py", "importance/angular.py", "../evaluate.py")
+    remarked = ("healing/lora_training.py", "importance/angular.py", "../evaluate.py")
     for path in (library / name for name in remarked):
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert jobs(copied, STUDY, snakefile=snakefile) == {}
@@ -192,7 +192,7 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     (library / "reporting/plots.py").write_text(plots.replace("#0072B2", "#0072B3"))
     todo = jobs(copied, STUDY, snakefile=snakefile)
     assert todo and all(rule.startswith("figure") for rule in todo)
-    (library / "files.py").write_text((library / "files.py").read_text() + "\nNEW = True\n")
+    (library / "runtime/files.py").write_text((library / "runtime/files.py").read_text() + "\nNEW = True\n")
     assert {"world", "adopt"} <= set(jobs(copied, STUDY, snakefile=snakefile))
     # After an update of the workflow, for whoever would rather keep what is there: once, and for good.
     assert jobs(copied, STUDY, "--rerun-triggers", "mtime", "input", snakefile=snakefile) == {}

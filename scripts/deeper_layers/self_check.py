@@ -22,12 +22,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from .data.tokens import write_tokens
 from .errors import UserError
 from .evaluation.tree import Family, Tree
-from .healing.heal import Recipe, check_packing, heal
+from .healing.lora_training import heal
+from .healing.method import Execution, HealingFiles
+from .healing.packing_check import check_packing
 from .models.load import device, load_model
 from .models.nf4 import check_nf4
 from .pruning.layer_set import FULL, LayerSet
 from .runtime.files import read_json
 from .runtime.provenance import provenance
+from .settings import Healing
 
 LAYERS, VOCABULARY = 6, 320
 WIDTHS = (64, 96, 100, 128)  # of NF4 weights: multiples of the block of 64, of 32 and of neither
@@ -157,11 +160,12 @@ def _resume(model: Path, folder: Path, precision: str, packing: bool) -> tuple[b
     rng = np.random.default_rng(0)
     write_tokens(folder / "text", [rng.integers(3, VOCABULARY, 24) for _ in range(200)])
     shape = {"rank": 4, "warmup": 2, "steps": 20, "batch": 4, "length": 32, "learning_rate": 1e-3}
-    recipe = Recipe(**shape, precision=precision, packing=packing)
+    recipe = Healing(**shape, precision=precision, packing=packing)
 
     def run(name: str, **how) -> Path:
-        heal(model, folder / "text", folder / name, folder / f"{name}.state", recipe, **how)
-        return folder / name
+        files = HealingFiles(model, folder / "text", folder / name, folder / f"{name}.state")
+        heal(files, recipe, Execution(**how))
+        return files.out
 
     calm = run("calm")
     threading.Thread(target=_end_at_checkpoint, args=(folder / "killed.state",), daemon=True).start()

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from deeper_layers.healing.heal import Recipe
+from deeper_layers.settings import Healing
 
 VOCABULARY = 64
-RECIPE = Recipe(
+RECIPE = Healing(
     rank=8, learning_rate=2e-2, warmup=5, steps=40, batch=8, length=32, packing=True, precision="fp32"
 )
 

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from .tokens import Tokens
 
-IGNORED = -100  # label that the loss leaves out
-FILLER = 0  # token id of padding: never a label, and causal attention hides it from the tokens before it
+IGNORE_INDEX = -100  # label that the loss leaves out
+PAD_ID = 0  # token id of padding: never a label, and causal attention hides it from the tokens before it
 
 
 class Rows(Dataset):
@@ -55,7 +55,7 @@ class Rows(Dataset):
         del rows[steps * batch :]
         self.rows = rows if packing else longest_first(rows, lengths, batch)
         per_row = [sum(lengths[d] for d in row) for row in self.rows]
-        self.tokens_after = np.cumsum(np.reshape(per_row, (steps, batch)).sum(1))  # real tokens, by step
+        self.cumulative_tokens = np.cumsum(np.reshape(per_row, (steps, batch)).sum(1))  # real tokens, by step
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,8 +100,8 @@ def collate(
     and transformers keeps packed documents apart only without one.
     """
     width = padded(max(sum(map(len, row)) for row in rows))
-    ids = np.full((len(rows), width), FILLER, dtype=np.int64)
-    labels = np.full_like(ids, IGNORED)
+    ids = np.full((len(rows), width), PAD_ID, dtype=np.int64)
+    labels = np.full_like(ids, IGNORE_INDEX)
     positions = np.zeros_like(ids)
     for r, row in enumerate(rows):
         at = 0

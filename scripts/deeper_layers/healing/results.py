@@ -1,0 +1,45 @@
+"""What a healing writes beside its artifact: heal.json, last, and the curve of a training."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+
+from ..runtime.files import replacing, sha256, write_json
+from ..runtime.provenance import provenance
+from ..settings import Settings
+from .method import HealingFiles
+
+SUMMARY, TRAINING = "heal.json", "training.csv"
+
+
+def begin_results(out: Path) -> None:
+    """Make the folder of the results, without the summary of an earlier healing: it is not whole now."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SUMMARY).unlink(missing_ok=True)
+
+
+def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:
+    """The training curve: ``log`` has an entry per step, as the Trainer has it; ``cumulative_tokens``
+    (int [steps]) are the tokens trained on up to and with each step, padding not counted."""
+    with replacing(out / TRAINING) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["step", "loss", "learning_rate", "grad_norm", "tokens"])
+        for entry in log:
+            values = [entry[name] for name in ("step", "loss", "learning_rate", "grad_norm")]
+            table.writerow([*values, cumulative_tokens[entry["step"] - 1]])
+
+
+def write_summary(files: HealingFiles, settings: Settings, **facts) -> None:
+    """heal.json, when all else is written: what was healed with which ``settings``, and ``facts`` of it."""
+    manifest = files.checkpoint / "manifest.json"
+    write_json(
+        files.out / SUMMARY,
+        provenance(
+            checkpoint=str(files.checkpoint),
+            manifest_sha256=sha256(manifest) if manifest.exists() else None,
+            recipe=asdict(settings),
+            **facts,
+        ),
+    )
