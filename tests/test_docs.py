@@ -4,8 +4,10 @@ README's commands."""
 import re
 
 import pytest
+import yaml
 
 import generate
+from deeper_layers import __version__
 from helpers.config import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
@@ -38,3 +40,14 @@ def test_the_readmes_setup_commands_are_run_by_ci():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text().splitlines()
     commands = re.findall(r"^(make \w+)", readme, re.MULTILINE)
     assert commands == ["make demo", "make test"] and set(commands) <= set(ci)
+
+
+def test_ci_and_the_citation_are_of_this_repository():
+    """The CI host runs .ci/run with the Python of the environments; CITATION.cff has the version of the
+    library and the title of the paper that README.md cites."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
+    *_, python, command = workflow["jobs"]["run"]["steps"]
+    assert command == {"run": ".ci/run"} and python["with"]["python-version"] == "3.11"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert f"{{{citation['references'][0]['title']}}}" in (ROOT / "README.md").read_text()

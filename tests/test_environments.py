@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,3 +54,12 @@ def test_what_is_installed_is_what_the_lock_file_names():
     shared = {name for name in installed.keys() & locked.keys() if not name.startswith(("nvidia-", "cuda-"))}
     assert len(shared) > 100
     assert {name: installed[name] for name in shared} == {name: locked[name] for name in shared}
+
+
+def test_the_programs_of_the_hooks_are_installed():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    assert len(hooks) > 5
+    for hook in hooks:
+        folder, name = hook["entry"].split()[0].rsplit("/", 1)
+        assert folder == ".venv/bin" and (Path(sys.executable).parent / name).exists(), name
