@@ -32,7 +32,8 @@ from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import ALONE, effective
 from deeper_layers.study.plan import jobs as planned_jobs
 from deeper_layers.study.schema import MissingError
-from deeper_layers.study.study import Study, options
+from deeper_layers.study.options import options
+from deeper_layers.study.study import Study
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
 sys.path.remove(SCRIPTS)

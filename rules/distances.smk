@@ -15,11 +15,12 @@ rule distances:
     threads: lambda wildcards: distances_work(wildcards).threads
     resources:
         **needs(distances_work),
+        tuning=lambda wildcards: study.distance_tuning(),
     params:
         options=lambda wildcards: study.distance_options(wildcards.model),
         code=code("distances"),
     message:
         "Measuring the distances of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/distances.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/distances.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.tokens:q} --out {output.distances:q} --log {log:q}'

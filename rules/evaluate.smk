@@ -17,6 +17,7 @@ rule evaluate_pruned:
     threads: lambda wildcards: family_work(wildcards).threads
     resources:
         **needs(family_work),
+        tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
     params:
         blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
         options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
@@ -24,7 +25,7 @@ rule evaluate_pruned:
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} '
         '--code {params.code} --out "$(dirname {output:q})" --log {log:q}'
 
@@ -44,13 +45,14 @@ rule evaluate_healed:
     threads: lambda wildcards: evaluation_work(wildcards).threads
     resources:
         **needs(evaluation_work),
+        tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
     params:
         options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
         code=code("evaluate"),
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --adapter "$(dirname {input.adapter:q})" '
         "--treatment {wildcards.recipe:q} "
         "--code {params.code} --out {output:q} --log {log:q}"

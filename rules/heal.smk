@@ -18,6 +18,7 @@ rule heal:
     threads: lambda wildcards: healing_work(wildcards).threads
     resources:
         **needs(healing_work),
+        tuning=lambda wildcards: study.healing_tuning(wildcards.recipe, wildcards.model),
     params:
         options=lambda wildcards: study.healing_options(
             wildcards.recipe, wildcards.model
@@ -29,6 +30,6 @@ rule heal:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
     # exec: SIGTERM reaches healing itself, which saves its state, also where bash is older than 5.1.
     shell:
-        'exec python "$SCRIPTS/heal.py" {params.options} --threads {threads} --gpus {resources.gpu} '
+        'exec python "$SCRIPTS/heal.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.tokens:q} '
         '--out "$(dirname {output.summary:q})" --state {params.state:q} --log {log:q}'

@@ -7,7 +7,7 @@ from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.healing.method import Execution, HealingFiles
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import optional_imports
-from deeper_layers.settings import Healing, check_micro_batch
+from deeper_layers.settings import Healing
 
 
 def main(arguments):
@@ -23,7 +23,6 @@ def main(arguments):
 def check(arguments) -> None:
     """Refuse settings that cannot be, or that the model cannot follow."""
     Healing.of(vars(arguments))
-    check_micro_batch(arguments.micro_batch, arguments.batch)
     check_arguments(arguments, {"--length": arguments.length})
 
 
@@ -33,16 +32,6 @@ if __name__ == "__main__":
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the cut model")
     p.add_argument("--tokens", type=Path, required=True, help="token file of the text to train on")
     cli.add_settings(p, Healing)
-    p.add_argument(
-        "--micro-batch", type=int, help="rows at once, halved when memory runs out; none: the batch"
-    )
-    p.add_argument(
-        "--checkpointing",
-        choices=["auto", "on", "off"],
-        default="auto",
-        help="gradient checkpointing; auto: when not even one row fits without",
-    )
-    p.add_argument("--save-every", type=float, default=600, help="seconds between checkpoints to resume from")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--state", type=Path, required=True, help="folder to resume from, removed when done")
     p.add_argument("--out", type=Path, required=True, help="folder for adapter/, training.csv, heal.json")

@@ -92,8 +92,8 @@ def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeyp
             "suites.quiz.include: there is no folder nowhere",
         ),
         (
-            {"suites__quiz": {"tasks": ["mine"], "include": "docs", "precision": "fp32"}},
-            "suites.quiz.include: docs has no .yaml file, so it defines no task",
+            {"suites__quiz": {"tasks": ["mine"], "include": "rules", "precision": "fp32"}},
+            "suites.quiz.include: rules has no .yaml file, so it defines no task",
         ),
         ({"texts__world__source": "./nowhere"}, "texts.world: there is no file or folder ./nowhere"),
         ({"distances__precision": "nf4", "distances__stream": True}, "distances: stream reads weights as"),

@@ -176,17 +176,18 @@ def commands(study: Study):
         yield "cut", f"{study.trust_options(model)} --checkpoint x --block full {out}", None
         yield "blocks", f"{study.block_options(model)} --checkpoint x {out}", None
         if study.distance_files(model):
-            yield (
-                "distances",
-                f"{study.distance_options(model)} --checkpoint x --tokens x {out}",
-                s.DistanceSettings,
-            )
+            options = f"{study.distance_options(model)} {study.distance_tuning()}"
+            yield "distances", f"{options} --checkpoint x --tokens x {out}", s.DistanceSettings
         for recipe in study.recipes:
-            options = study.healing_options(recipe, model)
+            options = f"{study.healing_options(recipe, model)} {study.healing_tuning(recipe, model)}"
             yield "heal", f"{options} --checkpoint x --tokens x --state x {out}", s.Healing
         for suite in study.suites:
-            options = f"{study.suite_options(suite, model)} --checkpoint x {out}"
-            yield "evaluate", options, s.LossSettings if study.is_loss(suite) else s.TaskSettings
+            options = f"{study.suite_options(suite, model)} {study.suite_tuning(suite)}"
+            yield (
+                "evaluate",
+                f"{options} --checkpoint x {out}",
+                s.LossSettings if study.is_loss(suite) else s.TaskSettings,
+            )
         yield "speed", f"{study.speed_options(model)} --checkpoint x --blocks full {out}", s.SpeedSettings
         yield "card", f"{study.card_options(model, 'full', 'pruned')} --checkpoint x --full x {out}", None
     yield "table", f"{study.table_options()} {out}", None
@@ -204,8 +205,6 @@ def taken(study: Study) -> None:
             raise AssertionError(f"{name} {options}: {said.getvalue().splitlines()[-1]}") from None
         if cls:
             cls.of(vars(arguments))
-        if name == "heal":
-            s.check_micro_batch(arguments.micro_batch, arguments.batch)
 
 
 @pytest.fixture(scope="module")

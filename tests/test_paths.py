@@ -12,13 +12,15 @@ import pytest
 import yaml
 
 from deeper_layers.errors import UserError
-from deeper_layers.study.study import Study, check_schema, options
+from deeper_layers.study.options import options
+from deeper_layers.study.study import Study, check_schema
 from helpers.config import ROOT, full_config
 from helpers.small_study import changed, prepare, run
 
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}"}
-QUOTED = {"{params.options}", "{params.adapter}", "{params.blocks}"}  # made by options(), or names of blocks
+# Made by options(), or names of blocks.
+QUOTED = {"{resources.tuning}", "{params.options}", "{params.adapter}", "{params.blocks}"}
 
 
 def shell_texts() -> dict[str, str]:
@@ -78,8 +80,8 @@ def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_pat
     assert study.out == f"{home}/results"
     for text, said in (
         (study.sample_options("own", "train"), f"--source={home}/texts"),
-        (study.distance_options("embedded"), f"--spill={home}/spill"),
-        (study.suite_options("loss", "embedded"), f"--spill={home}/spill"),
+        (study.distance_tuning(), f"--spill={home}/spill"),
+        (study.suite_tuning("loss"), f"--spill={home}/spill"),
         (study.suite_options("quiz", "embedded"), f"--include={home}/tasks"),
     ):
         words = shlex.split(text)

@@ -332,9 +332,9 @@ def test_a_study_says_what_is_streamed():
     study["distances"] |= {"stream": True, "spill": "/scratch"}
     study["suites"]["loss"]["loss"]["stream"] = True
     known = Study(study)
-    assert "--spill /scratch" in known.distance_options("embedded")
-    assert "--stream" in known.distance_options("embedded").split()
-    assert "--stream" in known.suite_options("loss", "embedded").split()
+    assert "--spill /scratch" in known.distance_tuning()
+    assert "--stream" in known.distance_tuning().split()
+    assert "--stream" in known.suite_tuning("loss").split()
     for where in (study["distances"], study["suites"]["loss"]["loss"]):
         where["precision"] = "nf4"
         with pytest.raises(UserError, match="stream reads weights as they are, so precision cannot be nf4"):

@@ -9,7 +9,8 @@ import yaml
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
-from deeper_layers.study.study import Study, check_schema, options
+from deeper_layers.study.options import options
+from deeper_layers.study.study import Study, check_schema
 from helpers.config import ROOT, changed, full_config
 
 SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from .errors import UserError
@@ -19,11 +19,21 @@ SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 LARGEST = 2**31 - 1  # of whole numbers: what seeds and counts of the libraries hold
 
 
-def setting(kind: type, default: Any, meaning: str, **bounds: Any) -> Any:
-    """A field of a class of settings. ``kind`` is int, float, str or bool; a tuple as default makes it
-    several values, None an optional one. ``bounds``: ``least``, ``most`` (inclusive), ``above``, ``below``
-    (exclusive), ``choices``."""
-    return field(default=default, metadata={"kind": kind, "help": meaning, **bounds})
+def setting(kind: type, default: Any, meaning: str, determines: bool = True, **bounds: Any) -> Any:
+    """A field of a class of settings.
+
+    Args:
+        kind: int, float, str or bool.
+        default: A tuple makes it several values, None an optional one.
+        meaning: What it is.
+        determines: Whether results follow from it. What does not only says how they are computed, and changes
+            at most the rounding of their last digits: a change of it reruns nothing.
+        bounds: ``least``, ``most`` (inclusive), ``above``, ``below`` (exclusive), ``choices``; ``key`` False
+            for what is no key of the configuration.
+    """
+    return field(
+        default=default, metadata={"kind": kind, "help": meaning, "determines": determines, **bounds}
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,15 @@ class Settings:
 
     def check(self) -> None:
         """Raise a UserError if the settings do not go together."""
+
+    @classmethod
+    def tuning(cls) -> list[str]:
+        """Names of the settings that determine no result."""
+        return [one.name for one in fields(cls) if not one.metadata.get("determines", True)]
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that determine results, by name."""
+        return {name: value for name, value in asdict(self).items() if name not in self.tuning()}
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -124,8 +143,12 @@ class Streamed(Settings):
     """A model that may be read one layer at a time."""
 
     precision: str = setting(str, "bf16", "of the model", choices=PRECISIONS)
-    stream: bool = setting(bool, False, "read one layer at a time: for models beyond memory")
-    spill: str | None = setting(str, None, "with --stream: folder for hidden states; none: in memory")
+    stream: bool = setting(
+        bool, False, "read one layer at a time: for models beyond memory", determines=False
+    )
+    spill: str | None = setting(
+        str, None, "with --stream: folder for hidden states; none: in memory", determines=False
+    )
 
     def check(self) -> None:
         if self.stream and self.precision == "nf4":
@@ -141,7 +164,7 @@ class DistanceSettings(Streamed):
 
     samples: int = setting(int, 10_000, "how many documents, from the first", least=2)
     length: int = setting(int, 2048, "cut documents to this many tokens", least=2)
-    batch_tokens: int = setting(int, 16_384, "tokens of a batch, padding counted", least=1)
+    batch_tokens: int = setting(int, 16_384, "tokens of a batch, padding counted", determines=False, least=1)
 
     WHAT = "distances"
 
@@ -168,10 +191,29 @@ class Healing(Settings):
     weight_decay: float = setting(float, 0.0, "weight decay of AdamW", least=0)
     clip: float = setting(float, 1.0, "largest norm of the gradient", above=0)
     seed: int = setting(int, 0, "seed of adapter, order and dropout", least=0)
+    micro_batch: int | None = setting(
+        int,
+        None,
+        "rows at once, halved when memory runs out; none: the batch",
+        determines=False,
+        least=1,
+    )
+    checkpointing: str = setting(
+        str,
+        "auto",
+        "gradient checkpointing; auto: when not even one row fits without",
+        determines=False,
+        key=False,
+        choices=("auto", "on", "off"),
+    )
+    save_every: float = setting(
+        float, 600, "seconds between checkpoints to resume from", determines=False, key=False, least=0
+    )
 
     WHAT = "healing"
 
     def check(self) -> None:
+        check_micro_batch(self.micro_batch, self.batch)
         if self.warmup >= self.steps:
             raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
         if not self.targets:
@@ -194,7 +236,9 @@ class TaskSettings(Settings):
     limit: int | None = setting(int, None, "the first documents of each task; none: all", least=1)
     order: int | None = setting(int, None, "seed that shuffles the examples; none: the task's order", least=0)
     precision: str = setting(str, "bf16", "of the model", choices=PRECISIONS)
-    batch: int | None = setting(int, None, "sequences of a batch; auto: as many as fit", least=1)
+    batch: int | None = setting(
+        int, None, "sequences of a batch; auto: as many as fit", determines=False, least=1
+    )
 
     WHAT = "tasks"
 
@@ -205,7 +249,9 @@ class LossSettings(Streamed):
 
     sequences: int = setting(int, 60_000, "how many documents, from the first", least=2)
     length: int = setting(int, 2048, "cut documents to this many tokens", least=2)
-    batch: int | None = setting(int, None, "sequences of a batch; auto: as many as fit", least=1)
+    batch: int | None = setting(
+        int, None, "sequences of a batch; auto: as many as fit", determines=False, least=1
+    )
 
     WHAT = "loss"
 

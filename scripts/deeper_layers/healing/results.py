@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict
 from pathlib import Path
 
 from ..runtime.files import replacing, sha256, write_json
@@ -39,7 +38,7 @@ def write_summary(files: HealingFiles, settings: Settings, **facts) -> None:
         provenance(
             checkpoint=str(files.checkpoint),
             manifest_sha256=sha256(manifest) if manifest.exists() else None,
-            recipe=asdict(settings),
+            recipe=settings.determining(),
             **facts,
         ),
     )

@@ -78,7 +78,7 @@ def _fingerprint(settings: Settings, checkpoint: Path, tokens: Path) -> str:
     """What a state belongs to: the settings, and name, size and date of each input."""
     inputs = [tokens, checkpoint / "config.json", *sorted(checkpoint.glob("*.safetensors"))]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in inputs if f.exists()]
-    return json.dumps({"recipe": asdict(settings), "inputs": stats}, sort_keys=True)
+    return json.dumps({"recipe": settings.determining(), "inputs": stats}, sort_keys=True)
 
 
 def is_complete(folder: Path) -> bool:

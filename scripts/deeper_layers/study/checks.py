@@ -21,7 +21,6 @@ from ..settings import (
     SpeedSettings,
     TaskSettings,
     WorldSettings,
-    check_micro_batch,
 )
 from .schema import MissingError, did_you_mean
 
@@ -80,10 +79,6 @@ def _check_recipe(study: Study, recipe: str) -> None:
         settings = study.recipe(recipe, model)
         construct(Healing, where, settings)
         _check_words(f"{where}.targets", settings["targets"])
-        try:
-            check_micro_batch(settings["micro_batch"], settings["batch"])
-        except UserError as error:
-            raise UserError(f"{where}: {str(error).removeprefix('healing: ')}") from None
 
 
 def _check_suite(study: Study, suite: str) -> None:

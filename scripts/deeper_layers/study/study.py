@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,10 @@ from ..pruning.strategies import BY_DISTANCE, STRATEGIES
 from ..reporting.published import Published
 from ..reporting.scores import PRUNED, result_path
 from ..runtime.files import read_json
+from ..settings import DistanceSettings, Healing, LossSettings, TaskSettings
 from .asked import check_study
 from .checks import check_name, check_settings
+from .options import determining, expanded, options, tuning, without
 from .schema import MissingError, did_you_mean
 from .schema import check_schema as check_schema  # for whoever has both from here
 
@@ -44,33 +45,6 @@ LLAMA_2_7B = {
     "vocab_size": 32000,
     "tie_word_embeddings": False,
 }
-
-
-def options(settings: dict) -> str:
-    """Settings as command-line options, sorted and quoted for a shell: {"rank": 2, "batch": 16} ->
-    "--batch 16 --rank 2".
-
-    A string, so that Snakemake compares settings by value and a reordered configuration reruns nothing.
-    """
-    words = []
-    for key, value in sorted(settings.items()):
-        if value is None or value is False or value == []:
-            continue
-        words.append("--" + key.replace("_", "-"))
-        if isinstance(value, str) and value.startswith("-"):  # argparse would take it for an option
-            words[-1] += f"={value}"
-        elif value is not True:
-            words += [str(v) for v in (value if isinstance(value, list) else [value])]
-    return shlex.join(words)
-
-
-def _without(settings: dict, *keys: str) -> dict:
-    return {k: v for k, v in settings.items() if k not in keys}
-
-
-def _path(text: str | None) -> str | None:
-    """A path of the configuration: a leading ``~`` is the home folder, all else is taken as it is written."""
-    return text and os.path.expanduser(text)
 
 
 @dataclass(frozen=True)
@@ -91,7 +65,7 @@ class Study:
 
     def __init__(self, config: dict):
         self.config = config
-        self.out = _path(config["outdir"]).rstrip("/")
+        self.out = expanded(config["outdir"]).rstrip("/")
         study = config["study"]
         self.models: list[str] = study["models"]
         self.strategies: list[str] = study["strategies"]
@@ -111,7 +85,7 @@ class Study:
             kind = "pretrain"
         else:
             kind = "folder" if source.startswith(("/", "./", "../", "~")) or os.path.isdir(source) else "hub"
-        return {"kind": kind, "id": _path(source), "revision": settings.get("revision")}
+        return {"kind": kind, "id": expanded(source), "revision": settings.get("revision")}
 
     def models_from(self, kind: str) -> list[str]:
         """Models of the study whose source is of this kind."""
@@ -260,7 +234,7 @@ class Study:
         return self.config["models"][model]["pretrain"]
 
     def pretraining_options(self, model: str) -> str:
-        return options(_without(self.pretraining(model), "text"))
+        return options(without(self.pretraining(model), "text"))
 
     def download_options(self, model: str) -> str:
         source = self.source(model)
@@ -282,9 +256,11 @@ class Study:
         return options(self.trust(model))
 
     def distance_options(self, model: str) -> str:
-        settings = self.config["distances"]
-        spill = {"spill": _path(settings["spill"])}
-        return options(_without(settings, "text", "split") | spill | self.trust(model))
+        settings = determining(DistanceSettings, self.config["distances"])
+        return options(without(settings, "text", "split") | self.trust(model))
+
+    def distance_tuning(self) -> str:
+        return tuning(DistanceSettings, self.config["distances"])
 
     def block_options(self, model: str) -> str:
         return options(
@@ -299,11 +275,14 @@ class Study:
     def recipe(self, recipe: str, model: str) -> dict:
         """Settings of a recipe for one model, its own values for that model included."""
         settings = self.config["recipes"][recipe]
-        return _without(settings, "models") | settings.get("models", {}).get(model, {})
+        return without(settings, "models") | settings.get("models", {}).get(model, {})
 
     def healing_options(self, recipe: str, model: str) -> str:
-        settings = self.recipe(recipe, model) | self.trust(model)
-        return options(_without(settings, "text", "split", "remove", "strategies", "control"))
+        settings = determining(Healing, self.recipe(recipe, model)) | self.trust(model)
+        return options(without(settings, "text", "split", "remove", "strategies", "control"))
+
+    def healing_tuning(self, recipe: str, model: str) -> str:
+        return tuning(Healing, self.recipe(recipe, model))
 
     def is_loss(self, suite: str) -> bool:
         return "loss" in self.config["suites"][suite]
@@ -311,12 +290,18 @@ class Study:
     def suite_options(self, suite: str, model: str) -> str:
         settings = self.config["suites"][suite]
         if self.is_loss(suite):
-            loss = settings["loss"] | {"spill": _path(settings["loss"]["spill"])} | self.trust(model)
-            tokens = self.tokens(model, loss)
-            return options(_without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
-        include = self._tasks_of(suite) if settings.get("text") else _path(settings.get("include"))
-        settings = _without(settings, "text") | {"suite": suite, "include": include} | self.trust(model)
-        return options(settings)
+            loss = determining(LossSettings, settings["loss"]) | self.trust(model)
+            tokens = self.tokens(model, settings["loss"])
+            return options(without(loss, "text", "split") | {"loss": True, "suite": suite, "tokens": tokens})
+        include = self._tasks_of(suite) if settings.get("text") else expanded(settings.get("include"))
+        settings = determining(TaskSettings, without(settings, "text")) | self.trust(model)
+        return options(settings | {"suite": suite, "include": include})
+
+    def suite_tuning(self, suite: str) -> str:
+        settings = self.config["suites"][suite]
+        if self.is_loss(suite):
+            return tuning(LossSettings, settings["loss"])
+        return tuning(TaskSettings, settings)
 
     def check_options(self) -> str:
         """What the machine is checked for: the precisions that the study computes in, and packing."""
