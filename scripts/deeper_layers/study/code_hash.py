@@ -98,9 +98,10 @@ def _resource_names(tree: ast.AST, path: Path) -> Iterator[str]:
     """Those that a module calls ``resource`` with."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "resource":
-            if not (node.args and isinstance(node.args[0], ast.Constant)):
+            name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            if not isinstance(name, str):
                 raise ValueError(f"{path}:{node.lineno}: name the resource by a plain text")
-            yield node.args[0].value
+            yield name
 
 
 def _resource(name: str) -> Path:
