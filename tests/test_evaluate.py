@@ -262,7 +262,7 @@ def assert_same(ours, theirs) -> None:
 
 def assert_is_lm_evals(ours: dict, theirs: dict) -> None:
     ours, theirs = dict(ours), dict(theirs)
-    del ours["deeper_layers"], ours["chance"], ours["date"], theirs["date"]
+    del ours["deeper_layers"], ours["chance"], ours["majority"], ours["date"], theirs["date"]
     ours["config"], theirs["config"] = dict(ours["config"]), dict(theirs["config"])
     for config in (ours["config"], theirs["config"]):
         del config["model"]  # the folder that it was loaded from

@@ -4,13 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation import tasks as tasks_module
 from deeper_layers.evaluation.job import TaskSuite
-from deeper_layers.evaluation.tasks import chances, check_tasks, load_tasks
+from deeper_layers.evaluation.tasks import answer_levels, check_tasks, load_tasks
 from helpers import mirrors
 from helpers.mirrors import SUBJECTS
 
@@ -69,7 +70,7 @@ def test_an_order_shows_the_same_examples_otherwise(tmp_path):
     assert shown(1)[0] == first
 
 
-def test_chance_is_that_of_the_documents(tmp_path):
+def test_chance_and_majority_are_those_of_the_documents(tmp_path):
     """Of fixed letters, of a field of the document, of one's own with two or four choices, of several right
     answers; none of a task that scores in its own way or that generates."""
     mirrors.mmlu(tmp_path, SUBJECTS)
@@ -90,11 +91,17 @@ def test_chance_is_that_of_the_documents(tmp_path):
     (own / "how.py").write_text("def score(doc, results):\n    return {'acc': 1.0}\n")
     names = ("mmlu", "hellaswag", "gsm8k", "own", "several", "custom")
     _, tasks = load_tasks(TaskSuite(names, (own,)))
-    found = chances(tasks)
+    levels = answer_levels(tasks)
+    found = levels["chance"]
     assert found.pop("hellaswag") == 0.25 and found.pop("own") == (1 / 2 + 1 / 4) / 2
     assert found.pop("several") == (1 / 2 + 2 / 4) / 2
     assert len(found) == 57 and set(found.values()) == {0.25}  # the subjects of MMLU
-    assert chances(tasks, limit=1)["own"] == 1 / 2
+    assert answer_levels(tasks, limit=1)["chance"]["own"] == 1 / 2
+    # The letters are the same in all questions, and the documents have other choices each.
+    assert levels["majority"].keys() == found.keys()
+    questions = pandas.read_parquet(next((tmp_path / "cais/mmlu").rglob("*test*.parquet")))["answer"].tolist()
+    most = max(map(questions.count, range(4))) / len(questions)
+    assert set(levels["majority"].values()) == {most} and most > 0.25
 
 
 OWN = {

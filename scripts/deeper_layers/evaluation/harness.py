@@ -26,7 +26,7 @@ from ..models.layers import removed
 from ..pruning.layer_set import LayerSet
 from ..runtime.memory import free_memory, is_out_of_memory
 from .job import TaskSuite
-from .tasks import chances
+from .tasks import answer_levels
 from .tree import Answer, Family
 
 # lm-eval's standard errors of means are analytic whatever this is (0 would turn them off); only metrics
@@ -131,12 +131,12 @@ class FamilyLM(HFLM):
 def evaluate(
     lm: FamilyLM, suite: TaskSuite, manager: TaskManager, tasks: list
 ) -> Iterator[tuple[LayerSet, dict]]:
-    """(block, lm-eval's results as plain JSON values, under ``chance`` what ``chances`` found) of each of the
-    family's blocks, when it is finished.
+    """(block, lm-eval's results as plain JSON values, under ``chance`` and ``majority`` the
+    ``answer_levels``) of each of the family's blocks, when it is finished.
 
     ``manager`` and ``tasks`` are from ``tasks.load_tasks``. Seeds are lm-eval's fixed ones.
     """
-    chance = chances(tasks, suite.limit)
+    levels = answer_levels(tasks, suite.limit)
     for block in lm.family.blocks:
         lm.block = block
         results = simple_evaluate(
@@ -149,7 +149,7 @@ def evaluate(
             log_samples=suite.samples,
         )
         results = json.loads(json.dumps(results, default=handle_non_serializable))
-        yield block, {**results, "chance": chance}
+        yield block, {**results, **levels}
 
 
 def _digest_of_requests(requests) -> str:

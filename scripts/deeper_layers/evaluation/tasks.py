@@ -9,6 +9,7 @@ import itertools
 import random
 import re
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -68,26 +69,34 @@ def check_tasks(tasks: Sequence[Task | Group], config: Mapping) -> None:
                 )
 
 
-def chances(tasks: Sequence[Task | Group], limit: int | None = None) -> dict[str, float]:
-    """{name: accuracy of a guess} of every task, those of groups included, that lm-eval scores by choosing:
-    the mean over its first ``limit`` documents (None: all) of the part of the choices that are right. Left
-    out are tasks that score in a way of their own, of which nothing can be told."""
-    found = {}
+def answer_levels(tasks: Sequence[Task | Group], limit: int | None = None) -> dict[str, dict[str, float]]:
+    """What a model that has not read the question scores, from the first ``limit`` documents (None: all):
+    ``{"chance": {task: accuracy}, "majority": {task: accuracy}}`` of every task, those of groups included,
+    that lm-eval scores by choosing.
+
+    Chance is the mean of the part of a document's choices that are right. Majority is the share of the most
+    frequent right answer, where all documents have the same choices. Left out are tasks that score in a way
+    of their own, of which nothing can be told.
+    """
+    levels: dict[str, dict[str, float]] = {"chance": {}, "majority": {}}
     for task in _each(tasks):
         if task.OUTPUT_TYPE != "multiple_choice" or callable(task.config.process_results):
             continue
-        parts = [_guess(task, doc) for doc in itertools.islice(task.eval_docs, limit)]
-        if parts and None not in parts:
-            found[task.task_name] = sum(parts) / len(parts)
-    return found
+        answers = [_choices(task, doc) for doc in itertools.islice(task.eval_docs, limit)]
+        if not answers or not all(choices for choices, _ in answers):
+            continue
+        parts = [len(right) / len(choices) for choices, right in answers]
+        levels["chance"][task.task_name] = sum(parts) / len(parts)
+        if len({tuple(choices) for choices, _ in answers}) == 1:
+            counts = Counter(index for _, right in answers for index in right)
+            levels["majority"][task.task_name] = max(counts.values()) / len(answers)
+    return levels
 
 
-def _guess(task: Task, doc: dict) -> float | None:
-    """The part of a document's choices that are right; None if it has none."""
-    choices, right = task.doc_to_choice(doc), task.doc_to_target(doc)
-    if not choices:
-        return None
-    return (len(set(right)) if isinstance(right, list) else 1) / len(choices)
+def _choices(task: Task, doc: dict) -> tuple[list[str], set]:
+    """The choices of a document, and what its task says of the right ones: their numbers, as a rule."""
+    right = task.doc_to_target(doc)
+    return list(task.doc_to_choice(doc) or []), set(right) if isinstance(right, list) else {right}
 
 
 def _longest(config: Mapping) -> int | None:

@@ -66,9 +66,9 @@ def suite_scores(result: dict) -> dict[str, tuple[float, float]]:
 def suite_levels(result: dict) -> Iterator[tuple[str, str, float]]:
     """(name, level, value) for every level that an evaluation tells.
 
-    A task's own ``metadata`` may state ``chance`` and ``majority``; else chance is what the evaluation found
-    in the documents, or follows from a fixed list of choices, and is 0 where text is generated. The loss that
-    knows nothing is ln V nats: 1 when normalised.
+    A task's own ``metadata`` may state ``chance`` and ``majority``; else they are what the evaluation found
+    in the documents; else chance follows from a fixed list of choices, and is 0 where text is generated. The
+    loss that knows nothing is ln V nats: 1 when normalised.
     """
     for task in _reported_tasks(result):
         measured = result["results"][task]
@@ -130,8 +130,8 @@ def _level(result: dict, task: str, level: str) -> float | None:
     stated = KNOWN_LEVELS.get(task, {}) | (config.get("metadata") or {})
     if level in stated:
         return float(stated[level])
-    if level == "chance" and task in result.get("chance", {}):
-        return float(result["chance"][task])
+    if task in result.get(level, {}):
+        return float(result[level][task])
     if level == "chance" and config.get("output_type") == "generate_until":
         return 0.0
     if level == "chance" and isinstance(config.get("doc_to_choice"), list):
