@@ -15,7 +15,7 @@ rule pretrain:
         "../envs/models.yaml"
     threads: 2
     resources:
-        **needs(pretraining_work),
+        **needs(workloads.pretraining),
     params:
         options=lambda wildcards: study.pretraining_options(wildcards.model),
         code=code("pretrain"),

@@ -1,4 +1,5 @@
 # The study behind the rules: the configuration, checked, and what several stages ask of it.
+import inspect
 import json
 import os
 import re
@@ -24,16 +25,16 @@ os.environ |= {"SCRIPTS": SCRIPTS}
 sys.path.insert(0, SCRIPTS)
 
 from deeper_layers.runtime import terminal
-from deeper_layers.study import estimates as work
 from deeper_layers.study.asked import asked_by
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN, LayerSet
 from deeper_layers.study.code_hash import code
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import ALONE, effective
-from deeper_layers.study.plan import jobs as planned_jobs
+from deeper_layers.study.jobs import jobs as planned_jobs
 from deeper_layers.study.schema import MissingError
 from deeper_layers.study.options import options
 from deeper_layers.study.study import Study
+from deeper_layers.study.workload import Workloads
 
 # Programs lie there too, named like modules that an importing Snakefile may want.
 sys.path.remove(SCRIPTS)
@@ -64,6 +65,7 @@ def read_study() -> Study:
 
 
 study = read_study()
+workloads = Workloads(study)
 OUT = study.out
 STARTED = time.time()
 KINDS = ["svg", "pdf", "png"]  # every figure
@@ -171,36 +173,6 @@ def speeds(wildcards):
     return [f"{OUT}/{model}/speed.csv" for model in study.models if asked]
 
 
-def pretraining_work(wildcards):
-    return work.pretraining(study, wildcards.model)
-
-
-def distances_work(wildcards):
-    return work.distances(study, wildcards.model)
-
-
-def healing_work(wildcards):
-    n = LayerSet.parse(wildcards.block).n
-    return work.healing(study, wildcards.model, wildcards.recipe, n)
-
-
-def family_work(wildcards):
-    return work.family(study, wildcards.model, wildcards.suite)
-
-
-def evaluation_work(wildcards):
-    n = LayerSet.parse(wildcards.block).n
-    return work.evaluation(study, wildcards.model, wildcards.suite, n)
-
-
-def speed_work(wildcards):
-    return work.speed(study, wildcards.model)
-
-
-def merging_work(wildcards):
-    return work.merging(study, wildcards.model, wildcards.block)
-
-
 def healing_files(wildcards):
     """What healed an exported cut; nothing if it is the un-healed one."""
     if wildcards.treatment == "pruned":
@@ -240,20 +212,40 @@ def pushed(wildcards):
     return exports(wildcards)
 
 
-def needs(work_of):
-    """Resources of a rule whose jobs do ``work_of(wildcards)``; more with each attempt."""
+def work_of(estimate):
+    """The work of a rule's job: an estimate of ``workloads``, given the wildcards that it has arguments for."""
+    arguments = inspect.signature(estimate).parameters
+
+    def work(wildcards):
+        values = {name: getattr(wildcards, name) for name in arguments}
+        if "block" in values:
+            values["block"] = LayerSet.parse(values["block"])
+        return estimate(**values)
+
+    return work
+
+
+def needs(estimate):
+    """Resources of a rule whose jobs do the work of an ``estimate``; more with each attempt."""
+    work = work_of(estimate)
     return {
-        "gpu": lambda wildcards: work_of(wildcards).gpus,
-        "gpu_mem_mb": lambda wildcards, attempt: work_of(wildcards).gpu_mem_mb(attempt),
-        "mem_mb": lambda wildcards, attempt: work_of(wildcards).mem_mb(attempt),
-        "runtime": lambda wildcards, attempt: work_of(wildcards).runtime(attempt),
+        "gpu": lambda wildcards: work(wildcards).gpus,
+        "gpu_mem_mb": lambda wildcards, attempt: work(wildcards).gpu_mem_mb(attempt),
+        "mem_mb": lambda wildcards, attempt: work(wildcards).mem_mb(attempt),
+        "runtime": lambda wildcards, attempt: work(wildcards).runtime(attempt),
     }
+
+
+def threads_for(estimate):
+    """Threads of the same jobs."""
+    work = work_of(estimate)
+    return lambda wildcards: work(wildcards).threads
 
 
 def healing_retries():
     """Those of the profile (None), unless a healing takes longer than the day that a job may: then three, as the
     profiles of clusters have, and one for each further day."""
-    days = work.healing_days(study)
+    days = workloads.healing_days()
     return days + 2 if days > 1 else None
 
 

@@ -12,9 +12,9 @@ rule distances:
         f"{OUT}/logs/{{model}}/distances.log",
     conda:
         "../envs/models.yaml"
-    threads: lambda wildcards: distances_work(wildcards).threads
+    threads: threads_for(workloads.distances)
     resources:
-        **needs(distances_work),
+        **needs(workloads.distances),
         tuning=lambda wildcards: study.distance_tuning(),
     params:
         options=lambda wildcards: study.distance_options(wildcards.model),

@@ -14,9 +14,9 @@ rule evaluate_pruned:
         f"{OUT}/logs/{{model}}/pruned/{{suite}}.log",
     conda:
         "../envs/models.yaml"
-    threads: lambda wildcards: family_work(wildcards).threads
+    threads: threads_for(workloads.pruned_evaluation)
     resources:
-        **needs(family_work),
+        **needs(workloads.pruned_evaluation),
         tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
     params:
         blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
@@ -42,9 +42,9 @@ rule evaluate_healed:
         f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}-{{suite}}.log",
     conda:
         "../envs/models.yaml"
-    threads: lambda wildcards: evaluation_work(wildcards).threads
+    threads: threads_for(workloads.evaluation)
     resources:
-        **needs(evaluation_work),
+        **needs(workloads.evaluation),
         tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
     params:
         options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),

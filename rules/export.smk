@@ -15,7 +15,7 @@ rule merge:
     conda:
         "../envs/models.yaml"
     resources:
-        **needs(merging_work),
+        **needs(workloads.merging),
     params:
         options=lambda wildcards: study.trust_options(wildcards.model),
         adapter=lambda wildcards: options(

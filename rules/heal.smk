@@ -15,9 +15,9 @@ rule heal:
     retries: healing_retries()
     conda:
         "../envs/models.yaml"
-    threads: lambda wildcards: healing_work(wildcards).threads
+    threads: threads_for(workloads.healing)
     resources:
-        **needs(healing_work),
+        **needs(workloads.healing),
         tuning=lambda wildcards: study.healing_tuning(wildcards.recipe, wildcards.model),
     params:
         options=lambda wildcards: study.healing_options(

@@ -1,8 +1,8 @@
-# What the study will cost, before anything of it runs: snakemake plan.
+# Estimate the study's cost (jobs, GPU hours, disk) without running it: snakemake plan.
 
 
 rule plan:
-    # No output, since what is done already changes: it is told anew each time.
+    # No output, since what is done already changes: the plan is made anew each time.
     log:
         f"{OUT}/logs/plan.log",
     localrule: True
@@ -12,6 +12,6 @@ rule plan:
         config=json.dumps(config),
         page=f"{OUT}/plan.md",
     message:
-        "What the study will cost"
+        "Estimating the study's cost (jobs, GPU hours, disk) without running it"
     shell:
         'python "$SCRIPTS/plan.py" --out {params.page:q} --log {log:q} <<< {params.config:q}'

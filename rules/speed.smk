@@ -14,13 +14,13 @@ rule measure_speed:
     conda:
         "../envs/models.yaml"
     # All cores of this machine, so that no other job runs beside it.
-    threads: lambda wildcards: workflow.cores or speed_work(wildcards).threads
+    threads: lambda w: workflow.cores or workloads.speed(w.model).threads
     resources:
-        **needs(speed_work),
+        **needs(workloads.speed),
     params:
         blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
         options=lambda wildcards: study.speed_options(wildcards.model),
-        threads=lambda wildcards: speed_work(wildcards).threads,
+        threads=threads_for(workloads.speed),
         code=code("speed"),
     message:
         "Measuring memory and speed of all cuts of {wildcards.model}"

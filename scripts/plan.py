@@ -1,4 +1,4 @@
-"""Tell what a study will cost before it is run: jobs, tokens, disk, memory of the card, hours."""
+"""Estimate what a study will cost: jobs, tokens, disk, memory of the GPU, hours."""
 
 import json
 from dataclasses import asdict
@@ -10,14 +10,15 @@ from deeper_layers.runtime.progress import echo
 
 def main(arguments):
     from deeper_layers.runtime.files import replacing, write_json
-    from deeper_layers.study.plan import markdown, plan
+    from deeper_layers.study.plan import plan
+    from deeper_layers.study.plan_page import markdown
     from deeper_layers.study.study import Study
 
-    found = plan(Study(json.loads(arguments.config.read_text())))
-    page = markdown(found)
+    planned = plan(Study(json.loads(arguments.config.read_text())))
+    page = markdown(planned)
     with replacing(arguments.out) as aside:
         aside.write_text(page)
-    write_json(arguments.out.with_suffix(".json"), asdict(found))
+    write_json(arguments.out.with_suffix(".json"), asdict(planned))
     echo(page)
 
 

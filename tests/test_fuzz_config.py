@@ -19,7 +19,8 @@ from snakemake.utils import update_config, validate
 from deeper_layers import settings as s
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import effective
-from deeper_layers.study.plan import markdown, plan
+from deeper_layers.study.plan import plan
+from deeper_layers.study.plan_page import markdown
 from deeper_layers.study.study import SPLITS, Study
 from helpers.config import ROOT, cache
 from helpers.programs import parser_of

@@ -22,8 +22,9 @@ from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Store, Stream
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json
-from deeper_layers.study import estimates as work
 from deeper_layers.study.study import Study
+from deeper_layers.study.token_counts import DOCUMENT_TOKENS
+from deeper_layers.study.workload import Workloads
 from helpers.config import ROOT, full_config
 from helpers.tiny import ARCHITECTURES, settled, tiny_model
 
@@ -350,16 +351,15 @@ def test_a_streamed_job_asks_for_the_memory_of_two_layers(tmp_path):
     study["models"]["big"] = study["models"]["embedded"] | {"source": str(tmp_path), "gpus": 1}
     study["study"] |= {"models": ["big"], "suites": []}
     study["distances"] |= {"precision": "bf16", "samples": 500, "length": 128}
-    whole = work.distances(Study(study), "big")
+    whole = Workloads(Study(study)).distances("big")
     study["distances"] |= {"stream": True, "spill": None}
-    streamed = work.distances(Study(study), "big")
+    streamed = Workloads(Study(study)).distances("big")
     study["distances"]["spill"] = "/scratch"
-    spilled = work.distances(Study(study), "big")
+    spilled = Workloads(Study(study)).distances("big")
     assert 130_000 < whole.weights_mb < 145_000
     assert 3_500 < streamed.weights_mb == spilled.weights_mb < 5_000
     assert streamed.gpu_mem_mb() < 12_000
-    states = (
-        500 * work.DOCUMENTS["generate"] * 8192 * 2 / 1e6
-    )  # a document of the world is shorter than the length
+    # A document of the world is shorter than the length.
+    states = 500 * DOCUMENT_TOKENS["generate"] * 8192 * 2 / 1e6
     assert streamed.mem_mb() - spilled.mem_mb() == pytest.approx(states, abs=2)
     assert whole.runtime() == streamed.runtime()

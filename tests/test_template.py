@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from snakemake.utils import update_config, validate
 
 from deeper_layers.errors import UserError
+from deeper_layers.study.jobs import jobs
 from deeper_layers.study.overlay import effective
-from deeper_layers.study.plan import jobs
 from deeper_layers.study.study import Study
 from helpers.config import ROOT
 

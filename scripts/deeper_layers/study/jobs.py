@@ -1,0 +1,253 @@
+"""The jobs of a study, by the names of its rules: what each computes and writes, and whether it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.hub_cache import cached_file
+from ..pruning.layer_set import LayerSet
+from .estimates import Work
+from .study import SPLITS, Study, Unknown
+from .token_counts import document_tokens
+from .workload import Workloads
+
+# Seconds of a job before it computes: imports, the GPU, and the model from a disk of 1 GB per second; on the
+# CPU, as measured; of a job without a model, all of it.
+START, START_ON_CPU, LIGHT = 60, 10, 5
+TEXT_BYTES, WORLD_BYTES = 2200, 200  # of a document, about: of C4, of the invented world
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a rule.
+
+    Attributes:
+        stage: the name of the rule.
+        model: the model it is for; None for all.
+        done: whether its output is there already.
+        work: what it computes with a model, if it does.
+        disk: bytes that it writes to the study's folder.
+        cache: bytes that it writes to the Hugging Face cache.
+    """
+
+    stage: str
+    model: str | None
+    done: bool
+    work: Work | None = None
+    disk: float = 0
+    cache: float = 0
+
+    @property
+    def seconds(self) -> float:
+        if self.work is None:
+            return LIGHT
+        return (START if self.on_gpu else START_ON_CPU) + self.work.weights_mb / 1e3 + self.work.seconds
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.work is not None and self.work.gpus > 0
+
+
+class Context:
+    """A ``study``, and what several stages ask of it.
+
+    Attributes:
+        workloads: the work of its jobs.
+        choices: of each model, what its blocks.csv will hold.
+        texts: of each model, (text, split) of all that is read of its tokens.
+    """
+
+    def __init__(self, study: Study):
+        self.study, self.workloads = study, Workloads(study)
+        self.choices = {model: study.expected(model) for model in study.models}
+        self.texts = {model: self._texts(model) for model in study.models}
+
+    def job(self, stage: str, model: str | None, output: str, work: Work | None = None, **sizes) -> Job:
+        folder = f"{self.study.out}/{model}" if model else self.study.out
+        return Job(stage, model, Path(f"{folder}/{output}").is_file(), work, **sizes)
+
+    def _texts(self, model: str) -> set[tuple[str, str]]:
+        """(text, split) of all that is read of a model's tokens."""
+        study = self.study
+        readers = [study.config["suites"][suite]["loss"] for suite in study.suites if study.is_loss(suite)]
+        readers += [study.config["distances"]] if study.distance_files(model) else []
+        readers += [
+            study.recipe(recipe, model)
+            for recipe in study.recipes
+            if study.healed(recipe, model, self.choices[model])
+        ]
+        return {(reader["text"], reader["split"]) for reader in readers}
+
+    def healed(self) -> Iterator[tuple[str, str, LayerSet]]:
+        """(model, recipe, block) of everything that is healed."""
+        for model in self.study.models:
+            for recipe in self.study.recipes:
+                for block in self.study.healed(recipe, model, self.choices[model]):
+                    yield model, recipe, block
+
+    def weight_bytes(self, model: str) -> float:
+        return self.workloads.bytes_per_param(model) * self.workloads.shape(model).params
+
+
+# Texts and base models
+
+
+def world(context: Context) -> Iterator[Job]:
+    study = context.study
+    texts = {text for read in context.texts.values() for text, _ in read}
+    texts |= {study.pretraining(model)["text"] for model in study.models_from("pretrain")}
+    texts |= {study.config["suites"][suite].get("text") for suite in study.suites}
+    for text in sorted(texts & set(study.texts_from(world=True))):
+        documents = sum(study.config["texts"][text][split] for split in SPLITS)
+        yield context.job("world", None, f"texts/{text}/train.jsonl", disk=WORLD_BYTES * documents)
+
+
+def sample(context: Context) -> Iterator[Job]:
+    sampled = set(context.study.texts_from(world=False))
+    for text, split in sorted(set().union(*context.texts.values())):
+        if text in sampled:
+            disk = TEXT_BYTES * context.study.config["texts"][text][split]
+            yield context.job("sample", None, f"texts/{text}/{split}.jsonl", disk=disk)
+
+
+def pretrain(context: Context) -> Iterator[Job]:
+    for model in context.study.models_from("pretrain"):
+        work, disk = context.workloads.pretraining(model), context.weight_bytes(model)
+        yield context.job("pretrain", model, "pretrained/model.safetensors", work, disk=disk)
+
+
+def download(context: Context) -> Iterator[Job]:
+    for model in context.study.models_from("hub"):
+        missing = max(0, context.weight_bytes(model) - _cached_bytes(context.study, model))
+        yield context.job("download", model, "download.json", cache=missing)
+
+
+def adopt(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        if model not in context.study.converted("qwen"):
+            is_copied = context.study.config["models"][model]["reshard"]
+            disk = context.weight_bytes(model) if is_copied else 0
+            yield context.job("adopt", model, "checkpoints/full/manifest.json", disk=disk)
+
+
+def convert_qwen(context: Context) -> Iterator[Job]:
+    for model in context.study.converted("qwen"):
+        disk = context.weight_bytes(model)
+        yield context.job("convert_qwen", model, "checkpoints/full/manifest.json", disk=disk)
+
+
+# A model before it is cut
+
+
+def tokenise(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        for text, split in sorted(context.texts[model]):
+            settings = context.study.config["texts"][text]
+            tokens = min(document_tokens(settings), TEXT_BYTES) * settings[split]
+            yield context.job("tokenise", model, f"tokens/{text}-{split}.json", disk=4 * tokens)
+
+
+def distances(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        if context.study.distance_files(model):
+            yield context.job("distances", model, "distances.csv", context.workloads.distances(model))
+
+
+def blocks(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        yield context.job("blocks", model, "blocks.csv")
+
+
+# Its cuts
+
+
+def evaluate_pruned(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        for suite in context.study.suites:
+            work = context.workloads.pruned_evaluation(model, suite)
+            yield context.job("evaluate_pruned", model, f"pruned/{suite}/index.json", work)
+
+
+def measure_speed(context: Context) -> Iterator[Job]:
+    for model in context.study.models if context.study.config["study"]["speed"] else []:
+        yield context.job("measure_speed", model, "speed.csv", context.workloads.speed(model))
+
+
+def cut(context: Context) -> Iterator[Job]:
+    for model, block in dict.fromkeys((model, block) for model, _, block in context.healed()):
+        if block.n:
+            output = f"checkpoints/{_name(block)}/manifest.json"
+            yield context.job("cut", model, output, disk=context.workloads.cut_bytes(model, block))
+
+
+def heal(context: Context) -> Iterator[Job]:
+    for model, recipe, block in context.healed():
+        work = context.workloads.healing(model, recipe, block)
+        disk = 4 * work.shape.lora_params(context.study.recipe(recipe, model)["rank"])
+        yield context.job("heal", model, f"{recipe}/{_name(block)}/heal.json", work, disk=disk)
+
+
+def evaluate_healed(context: Context) -> Iterator[Job]:
+    for model, recipe, block in context.healed():
+        for suite in context.study.suites:
+            work = context.workloads.evaluation(model, suite, block)
+            yield context.job("evaluate_healed", model, f"{recipe}/{_name(block)}/{suite}.json", work)
+
+
+# Results
+
+
+def report(context: Context) -> Iterator[Job]:
+    """Table, summary and figures."""
+    study = context.study
+    yield context.job("table", None, "table.csv")
+    yield context.job("summary", None, "summary.md")
+    for stage, names in (
+        ("figure_distances", study.distance_figures),
+        ("figure_speed", study.speed_figures),
+        ("figure_model", study.model_figures),
+    ):
+        for model in study.models:
+            for name in names:
+                yield context.job(stage, None, f"figures/{model}/{name}.svg")
+    for name in study.study_figures:
+        yield context.job("figure_study", None, f"figures/{name}.svg")
+
+
+def _cached_bytes(study: Study, model: str) -> int:
+    """Bytes of a hub model's weights in the cache."""
+    source = study.source(model)
+    config = cached_file(source["id"], source["revision"], "config.json")
+    return sum(path.stat().st_size for path in config.parent.glob("*.safetensors")) if config else 0
+
+
+def _name(block: LayerSet) -> str:
+    return "?" if isinstance(block, Unknown) else str(block)
+
+
+STAGES = (  # in the order in which they run
+    world,
+    sample,
+    pretrain,
+    download,
+    adopt,
+    convert_qwen,
+    tokenise,
+    distances,
+    blocks,
+    evaluate_pruned,
+    measure_speed,
+    cut,
+    heal,
+    evaluate_healed,
+    report,
+)
+
+
+def jobs(study: Study) -> list[Job]:
+    """Every job of a study, stage after stage. Blocks that are not chosen yet count at most, as if no two
+    were the same."""
+    context = Context(study)
+    return [job for stage in STAGES for job in stage(context)]

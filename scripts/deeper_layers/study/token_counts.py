@@ -1,0 +1,89 @@
+"""How many tokens a stage reads, estimated from the settings of the stage and of its text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758); of an
+# invented world, as measured.
+DOCUMENT_TOKENS = {"allenai/c4": 500, "generate": 40}
+DECODE_COST = 3  # of a generated token, in units of one that is read, in batches as they are usual
+
+
+def document_tokens(text: Mapping) -> float:
+    """Tokens of a document of a text (an entry of ``texts``); infinite if that is not known."""
+    return DOCUMENT_TOKENS.get(text["source"], math.inf)
+
+
+def tokens_per_document(settings: Mapping, text: Mapping) -> float:
+    """Of each document of a text, the tokens that a stage reads, whose settings have a ``length``."""
+    return min(settings["length"], document_tokens(text))
+
+
+@dataclass(frozen=True)
+class TaskSize:
+    """What a task of lm-eval makes a model read and write.
+
+    Attributes:
+        questions: their number in the whole test set.
+        inputs: sequences of the model for each question (choices of one token share one).
+        tokens: of a question, and of an example before it, about.
+        generated: tokens of an answer that is generated, about.
+        shots: examples that lm-eval shows by itself.
+        parts: sub-tasks, to each of which a limit applies.
+    """
+
+    questions: int
+    inputs: int
+    tokens: int
+    generated: int = 0
+    shots: int = 0
+    parts: int = 1
+
+
+TASKS = {
+    "mmlu": TaskSize(14_042, 1, 110, parts=57),
+    "boolq": TaskSize(3_270, 1, 160),
+    "hellaswag": TaskSize(10_042, 4, 110),
+    "gsm8k": TaskSize(1_319, 1, 160, generated=256, shots=5),
+}
+OTHER_TASK = TaskSize(10_000, 1, 500)
+
+
+@dataclass(frozen=True)
+class SuiteTokens:
+    """Tokens of a suite for one model: those of sequences that are scored, and those of generation, in which
+    a generated token counts ``DECODE_COST`` times."""
+
+    scored: float
+    generated: float = 0
+
+    @property
+    def total(self) -> float:
+        return self.scored + self.generated
+
+
+def suite_tokens(suite: Mapping, text: Mapping | None) -> SuiteTokens:
+    """Tokens that a suite reads for one model.
+
+    Args:
+        suite: an entry of ``suites``.
+        text: the entry of ``texts`` that the loss is measured on or that the tasks ask about; None for
+            lm-eval's own tasks.
+    """
+    if "loss" in suite:
+        return SuiteTokens(suite["loss"]["sequences"] * tokens_per_document(suite["loss"], text))
+    scored = generated = 0.0
+    for name in suite["tasks"]:
+        # Questions about a generated text have four short choices.
+        task = TaskSize(text["questions"], 4, 40) if text else TASKS.get(name, OTHER_TASK)
+        questions = min(task.questions, (suite.get("limit") or math.inf) * task.parts)
+        shots = task.shots if suite.get("shots") is None else suite["shots"]
+        read = questions * task.inputs * task.tokens * (1 + shots)
+        if task.generated:
+            generated += read + DECODE_COST * questions * task.generated
+        else:
+            scored += read
+    return SuiteTokens(scored, generated)

@@ -1,0 +1,95 @@
+"""The work of a study's jobs: finds the values of a job (shape, settings, GPU) for ``estimates``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..checkpoints.shape import Shape, bytes_per_param
+from ..pruning.layer_set import FULL, LayerSet
+from . import estimates
+from .estimates import DAY, Work
+from .gpu_specs import GPUS, GpuSpec
+from .study import LLAMA_2_7B, Study
+from .token_counts import SuiteTokens, suite_tokens
+
+
+class Workloads:
+    """The work of each stage of a ``study``; the arguments are named as the wildcards of the stage's rule."""
+
+    def __init__(self, study: Study):
+        self.study = study
+
+    # Models
+
+    def shape(self, model: str) -> Shape:
+        """Of the model's config.json, or of the settings of its training. A hub model whose config.json is
+        not in the cache yet is taken for a Llama-2-7B."""
+        if self.study.source(model)["kind"] != "pretrain":
+            return Shape.from_config(self.study.model_config(model) or LLAMA_2_7B)
+        settings = self.study.pretraining(model)
+        keys = {"hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers"}
+        return Shape.from_config({name: settings[key] for name, key in keys.items()})
+
+    def bytes_per_param(self, model: str) -> int:
+        """Of the model's files."""
+        if self.study.source(model)["kind"] == "pretrain":
+            return 4
+        return bytes_per_param(self.study.model_config(model) or {})
+
+    def gpu(self, model: str) -> GpuSpec | None:
+        """What the model's jobs run on; None for the CPU."""
+        return GPUS[self.study.config["card"]] if self.study.gpus(model) else None
+
+    # Stages
+
+    def pretraining(self, model: str) -> Work:
+        return estimates.pretraining(self.shape(model), self.study.pretraining(model))
+
+    def distances(self, model: str) -> Work:
+        settings = self.study.config["distances"]
+        return estimates.distances(self.shape(model), settings, self._text(settings), self.gpu(model))
+
+    def healing(self, model: str, recipe: str, block: LayerSet) -> Work:
+        settings = self.study.recipe(recipe, model)
+        shape = self.shape(model).without(block.n)
+        return estimates.healing(shape, settings, self._text(settings), self.gpu(model))
+
+    def evaluation(self, model: str, suite: str, block: LayerSet) -> Work:
+        shape = self.shape(model).without(block.n)
+        return estimates.evaluation(shape, *self._suite(suite), self.gpu(model))
+
+    def pruned_evaluation(self, model: str, suite: str) -> Work:
+        shape, gpu = self.shape(model), self.gpu(model)
+        return estimates.pruned_evaluation(shape, *self._suite(suite), gpu, self._cuts(model))
+
+    def speed(self, model: str) -> Work:
+        settings, n_cuts = self.study.config["speed"], len(self._cuts(model))
+        return estimates.speed(self.shape(model), settings, self.gpu(model), n_cuts)
+
+    def merging(self, model: str, block: LayerSet) -> Work:
+        return estimates.merging(self.shape(model).without(block.n))
+
+    def cut_bytes(self, model: str, block: LayerSet) -> float:
+        """Of the disk, for the checkpoint of a cut."""
+        is_resharded = self.study.config["models"][model]["reshard"]
+        return estimates.cut_bytes(self.shape(model), block, self.bytes_per_param(model), is_resharded)
+
+    def healing_days(self) -> int:
+        """Of the study's longest healing, of which a job does one at most and the next attempt goes on."""
+        models, recipes = self.study.models, self.study.recipes
+        minutes = [self.healing(model, recipe, FULL).minutes for model in models for recipe in recipes]
+        return math.ceil(max(minutes, default=0) / DAY)
+
+    # Settings
+
+    def _cuts(self, model: str) -> list[LayerSet]:
+        return self.study.blocks(self.study.expected(model))
+
+    def _text(self, settings: Mapping) -> Mapping:
+        return self.study.config["texts"][settings["text"]]
+
+    def _suite(self, name: str) -> tuple[Mapping, SuiteTokens]:
+        suite = self.study.config["suites"][name]
+        settings = suite.get("loss", suite)
+        return suite, suite_tokens(suite, self._text(settings) if settings.get("text") else None)
