@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from . import config_keys
 from .config_keys import decoder_part, value_of
@@ -43,7 +44,7 @@ class Shape:
     tied: bool
 
     @classmethod
-    def from_config(cls, config: Mapping) -> Shape:
+    def from_config(cls, config: Mapping[str, Any]) -> Shape:
         """The shape that the content of a config.json describes."""
         model_type, tied = config.get("model_type"), config.get("tie_word_embeddings")
         config = decoder_part(config)
@@ -112,6 +113,6 @@ class Shape:
         return length * (2 * self.layers * self.width + 34 * self.width + 10 * self.vocabulary)
 
 
-def bytes_per_param(config: Mapping) -> int:
+def bytes_per_param(config: Mapping[str, Any]) -> int:
     """Bytes of each parameter in the files of a checkpoint, from its config.json."""
     return 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2

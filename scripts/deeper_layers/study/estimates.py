@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
 from ..pruning.layer_set import LayerSet
@@ -98,20 +99,22 @@ def _memory_factor(attempt: int) -> float:
     return 1 + 0.5 * (min(attempt, 4) - 1)
 
 
-def pretraining(shape: Shape, settings: Mapping) -> Work:
+def pretraining(shape: Shape, settings: Mapping[str, Any]) -> Work:
     """Training of the base model by the settings ``pretrain``: forward and backward, on the CPU."""
     tokens = settings["steps"] * settings["batch"] * settings["length"]
     return Work(shape, "fp32", None, tokens, TRAINING)
 
 
-def distances(shape: Shape, settings: Mapping, text: Mapping, gpu: GpuSpec | None) -> Work:
+def distances(
+    shape: Shape, settings: Mapping[str, Any], text: Mapping[str, Any], gpu: GpuSpec | None
+) -> Work:
     """The angular distances of a model by the settings ``distances``, on documents of ``text``, an entry of
     ``texts``."""
     tokens = settings["samples"] * tokens_per_document(settings, text)
     return _streamed(Work(shape, settings["precision"], gpu, tokens), settings)
 
 
-def healing(shape: Shape, recipe: Mapping, text: Mapping, gpu: GpuSpec | None) -> Work:
+def healing(shape: Shape, recipe: Mapping[str, Any], text: Mapping[str, Any], gpu: GpuSpec | None) -> Work:
     """Healing of a cut whose shape is ``shape``, by a recipe: forward, backward to the activations, and the
     forward once more where memory is short.
 
@@ -126,13 +129,13 @@ def healing(shape: Shape, recipe: Mapping, text: Mapping, gpu: GpuSpec | None) -
     return Work(shape, recipe["precision"], gpu, tokens, TRAINING, batch_mb)
 
 
-def evaluation(shape: Shape, suite: Mapping, tokens: SuiteTokens, gpu: GpuSpec | None) -> Work:
+def evaluation(shape: Shape, suite: Mapping[str, Any], tokens: SuiteTokens, gpu: GpuSpec | None) -> Work:
     """One model by one suite, an entry of ``suites``."""
     return Work(shape, suite.get("loss", suite)["precision"], gpu, tokens.total)
 
 
 def pruned_evaluation(
-    shape: Shape, suite: Mapping, tokens: SuiteTokens, gpu: GpuSpec | None, cuts: Iterable[LayerSet]
+    shape: Shape, suite: Mapping[str, Any], tokens: SuiteTokens, gpu: GpuSpec | None, cuts: Iterable[LayerSet]
 ) -> Work:
     """All un-healed ``cuts`` of a model in one job, the full model among them.
 
@@ -146,7 +149,7 @@ def pruned_evaluation(
     return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run)
 
 
-def speed(shape: Shape, settings: Mapping, gpu: GpuSpec | None, n_cuts: int) -> Work:
+def speed(shape: Shape, settings: Mapping[str, Any], gpu: GpuSpec | None, n_cuts: int) -> Work:
     """``n_cuts`` cuts that generate ``repeats`` times each and once more, by the settings ``speed``.
 
     A GPU reads all weights for each new token, which takes about as long as computing 50.
@@ -160,7 +163,7 @@ def merging(shape: Shape) -> Work:
     return Work(shape, "bf16", None, 0)
 
 
-def _streamed(work: Work, settings: Mapping, states: int = 1) -> Work:
+def _streamed(work: Work, settings: Mapping[str, Any], states: int = 1) -> Work:
     """The work if the ``settings`` of its stage say that the model is streamed. So many hidden ``states`` of
     every token wait between two layers, unless they are spilled."""
     if not settings.get("stream"):

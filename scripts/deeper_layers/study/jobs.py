@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
+from ..data.local_source import SPLITS
 from ..pruning.layer_set import LayerSet
 from .estimates import Work
-from .study import SPLITS, Study, Unknown
+from .study import Study, Unknown
 from .token_counts import document_tokens
 from .workload import Workloads
 
@@ -64,7 +65,9 @@ class Context:
         self.choices = {model: study.expected(model) for model in study.models}
         self.texts = {model: self._texts(model) for model in study.models}
 
-    def job(self, stage: str, model: str | None, output: str, work: Work | None = None, **sizes) -> Job:
+    def job(
+        self, stage: str, model: str | None, output: str, work: Work | None = None, **sizes: float
+    ) -> Job:
         folder = f"{self.study.out}/{model}" if model else self.study.out
         return Job(stage, model, Path(f"{folder}/{output}").is_file(), work, **sizes)
 

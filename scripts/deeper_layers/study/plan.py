@@ -6,13 +6,14 @@ All of it is estimated from the configuration and each model's config.json. No t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cache_folder
 from ..reporting.text import si
-from .gpu_specs import GPUS
+from .estimates import Work
+from .gpu_specs import GPUS, GpuSpec
 from .jobs import Job, jobs
 from .study import Study
 
@@ -65,17 +66,16 @@ class Memory:
     fits: bool
 
     @classmethod
-    def of(cls, job: Job) -> Memory:
-        work = job.work
+    def of(cls, model: str, stage: str, work: Work, gpu: GpuSpec) -> Memory:
         return cls(
-            model=job.model,
-            stage=job.stage,
+            model=model,
+            stage=stage,
             precision=work.precision,
             arithmetic=work.resident.storage(work.precision),
             weights=work.weights_mb / 1e3,
             batch=work.batch_mb / 1e3,
             needed=work.gpu_mem_mb() / 1e3,
-            fits=work.gpu_mem_mb() <= work.gpu.memory_mb,
+            fits=work.gpu_mem_mb() <= gpu.memory_mb,
         )
 
 
@@ -107,13 +107,7 @@ def plan(study: Study) -> Plan:
     """The plan of a study, for one GPU of the kind that its configuration names."""
     planned = jobs(study)
     stages = dict.fromkeys(job.stage for job in planned)
-    memory = [
-        Memory.of(max(group, key=lambda job: job.work.gpu_mem_mb()))
-        for model in study.models
-        for stage in stages
-        if (group := [job for job in planned if job.on_gpu and (job.model, job.stage) == (model, stage)])
-    ]
-    disks = _disks(study, planned)
+    memory, disks = _memory(study, planned), _disks(study, planned)
     return Plan(
         card=study.config["card"],
         models={model: Cost.of([job for job in planned if job.model == model]) for model in study.models},
@@ -126,21 +120,34 @@ def plan(study: Study) -> Plan:
     )
 
 
+def _memory(study: Study, planned: Sequence[Job]) -> list[Memory]:
+    """Of each stage of each model that uses a GPU."""
+    works: dict[tuple[str, str], list[Work]] = {}
+    for job in planned:
+        if job.model and job.work and job.work.gpu:
+            works.setdefault((job.model, job.stage), []).append(job.work)
+    return [
+        Memory.of(model, stage, max(works[model, stage], key=Work.gpu_mem_mb), GPUS[study.config["card"]])
+        for model, stage in sorted(works, key=lambda key: study.models.index(key[0]))
+    ]
+
+
 def _disks(study: Study, planned: Sequence[Job]) -> list[tuple[str, float, int]]:
     """Of each file system: which of our folders are on it, the bytes that these still need, and its room."""
     todo = [job for job in planned if not job.done]
     needs = {Path(study.out): sum(job.disk for job in todo), cache_folder(): sum(job.cache for job in todo)}
-    disks: dict[int, list] = {}
+    disks: dict[int, tuple[str, float, int]] = {}
     for folder, needed in needs.items():
-        existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-        free = shutil.disk_usage(existing).free
-        disk = disks.setdefault(existing.stat().st_dev, [[], 0, free])
-        disk[0] += [str(folder)] if needed else []
-        disk[1] += needed
-    return [(" and ".join(folders), needed, free) for folders, needed, free in disks.values() if folders]
+        if needed:
+            absolute = folder.absolute()
+            existing = next(path for path in [absolute, *absolute.parents] if path.exists())
+            others, needed_by_them, _ = disks.get(existing.stat().st_dev, ("", 0, 0))
+            names = f"{others} and {folder}" if others else str(folder)
+            disks[existing.stat().st_dev] = (names, needed_by_them + needed, shutil.disk_usage(existing).free)
+    return list(disks.values())
 
 
-def _too_large(card: str, memory: Sequence[Memory]) -> Iterable[str]:
+def _too_large(card: str, memory: Sequence[Memory]) -> Iterator[str]:
     for m in memory:
         if not m.fits:
             advice = "a card with more memory" if m.precision == "nf4" else "precision nf4, or a larger card"
@@ -150,7 +157,7 @@ def _too_large(card: str, memory: Sequence[Memory]) -> Iterable[str]:
             )
 
 
-def _too_full(disks: Sequence[tuple[str, float, int]]) -> Iterable[str]:
+def _too_full(disks: Sequence[tuple[str, float, int]]) -> Iterator[str]:
     for folders, needed, free in disks:
         if needed > free:
             yield (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758); of an
 # invented world, as measured.
@@ -12,14 +13,15 @@ DOCUMENT_TOKENS = {"allenai/c4": 500, "generate": 40}
 DECODE_COST = 3  # of a generated token, in units of one that is read, in batches as they are usual
 
 
-def document_tokens(text: Mapping) -> float:
+def document_tokens(text: Mapping[str, Any]) -> float:
     """Tokens of a document of a text (an entry of ``texts``); infinite if that is not known."""
     return DOCUMENT_TOKENS.get(text["source"], math.inf)
 
 
-def tokens_per_document(settings: Mapping, text: Mapping) -> float:
+def tokens_per_document(settings: Mapping[str, Any], text: Mapping[str, Any]) -> float:
     """Of each document of a text, the tokens that a stage reads, whose settings have a ``length``."""
-    return min(settings["length"], document_tokens(text))
+    length: int = settings["length"]
+    return min(length, document_tokens(text))
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class SuiteTokens:
         return self.scored + self.generated
 
 
-def suite_tokens(suite: Mapping, text: Mapping | None) -> SuiteTokens:
+def suite_tokens(suite: Mapping[str, Any], text: Mapping[str, Any] | None) -> SuiteTokens:
     """Tokens that a suite reads for one model.
 
     Args:
@@ -73,7 +75,7 @@ def suite_tokens(suite: Mapping, text: Mapping | None) -> SuiteTokens:
         text: the entry of ``texts`` that the loss is measured on or that the tasks ask about; None for
             lm-eval's own tasks.
     """
-    if "loss" in suite:
+    if "loss" in suite and text:
         return SuiteTokens(suite["loss"]["sequences"] * tokens_per_document(suite["loss"], text))
     scored = generated = 0.0
     for name in suite["tasks"]:

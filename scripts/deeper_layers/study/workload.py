@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ..checkpoints.shape import Shape, bytes_per_param
 from ..pruning.layer_set import FULL, LayerSet
@@ -86,10 +87,11 @@ class Workloads:
     def _cuts(self, model: str) -> list[LayerSet]:
         return self.study.blocks(self.study.expected(model))
 
-    def _text(self, settings: Mapping) -> Mapping:
-        return self.study.config["texts"][settings["text"]]
+    def _text(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        text: Mapping[str, Any] = self.study.config["texts"][settings["text"]]
+        return text
 
-    def _suite(self, name: str) -> tuple[Mapping, SuiteTokens]:
+    def _suite(self, name: str) -> tuple[Mapping[str, Any], SuiteTokens]:
         suite = self.study.config["suites"][name]
         settings = suite.get("loss", suite)
         return suite, suite_tokens(suite, self._text(settings) if settings.get("text") else None)
