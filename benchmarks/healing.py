@@ -16,7 +16,7 @@ def ours(checkpoint: Path, tokens: Path, out: Path, packing: bool) -> float:
     """Tokens a second of our recipe, as it reports them itself."""
     from deeper_layers.healing.lora_training import heal
     from deeper_layers.healing.method import HealingFiles
-    from deeper_layers.settings import Healing
+    from deeper_layers.settings.healing import Healing
 
     recipe = Healing(
         rank=RANK, steps=STEPS, warmup=2, batch=BATCH, length=LENGTH, packing=packing, precision="fp32"

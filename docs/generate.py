@@ -14,6 +14,7 @@ from generators import architectures, configuration  # noqa: E402
 
 # File, from the root of the repository -> what returns its text. Tests compare them.
 FILES: dict[str, Callable[[], str]] = {
+    "resources/config.schema.yaml": configuration.schema_file,
     "docs/config.md": configuration.page,
     "docs/architectures.md": architectures.page,
 }

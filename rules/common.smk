@@ -9,9 +9,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-from snakemake.utils import validate
-
 # This file's own folder, since another Snakefile may use these rules as a module.
 HERE = Path(str(workflow.current_basedir)).parent
 if not (HERE / "scripts").is_dir():
@@ -29,7 +26,7 @@ from deeper_layers.study.asked import asked_by
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN, LayerSet
 from deeper_layers.study.code_hash import code
 from deeper_layers.errors import UserError
-from deeper_layers.study.overlay import ALONE, effective
+from deeper_layers.study.overlay import ALONE, effective, stands_alone
 from deeper_layers.study.jobs import jobs as planned_jobs
 from deeper_layers.study.schema import MissingError
 from deeper_layers.study.options import options
@@ -45,18 +42,15 @@ IS_MODULE = Path(workflow.basedir).resolve() != HERE.resolve()
 
 def read_study() -> Study:
     """The study of the configuration, defaults filled in; one clear line and no run if it makes no sense."""
-    path = HERE / "resources/config.schema.yaml"
     # A module's importer gives the whole configuration; else the command line lays a part over config.yaml.
     own = {} if IS_MODULE else workflow.config_settings.overwrite_config
     name = Path([*workflow.overwrite_configfiles, "mine"][-1]).stem
     hint = ""
     try:
-        found = effective(config, own, yaml.safe_load(path.read_text()), name)
-        if found is not config:
-            hint = f" {ALONE}"
-            config.clear()
-            config.update(found)
-        validate(config, str(path))
+        found = effective(config, own, name)
+        hint = f" {ALONE}" if stands_alone(config, own) else ""
+        config.clear()
+        config.update(found)
         return Study(config)
     except MissingError as error:
         sys.exit(f"error: {error}{hint}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import optional_imports
-from deeper_layers.settings import DistanceSettings
+from deeper_layers.settings.distances import DistanceSettings
 
 
 def main(arguments):
@@ -28,8 +28,7 @@ def main(arguments):
 
 
 def check(arguments) -> None:
-    """Refuse settings that cannot be, or that the model cannot follow."""
-    DistanceSettings.of(vars(arguments))
+    """Refuse what the model cannot follow."""
     check_arguments(arguments, {"--length": arguments.length})
 
 

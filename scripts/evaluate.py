@@ -20,7 +20,7 @@ from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.process import OPTIONAL_IMPORTS, optional_imports
 from deeper_layers.runtime.progress import Progress
-from deeper_layers.settings import LossSettings, TaskSettings
+from deeper_layers.settings.suites import LossSettings, TaskSettings
 
 
 def options():
@@ -30,10 +30,7 @@ def options():
     p.add_argument("--blocks", nargs="+", help="cuts of the checkpoint, as full drop_3-5; none: itself")
     p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
     p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
-    cli.add_settings(p, TaskSettings, "precision")
-    p.add_argument(
-        "--batch", type=batch_size, default="auto", help="sequences of a batch; auto: as many as fit"
-    )
+    cli.add_settings(p, TaskSettings, "precision", "batch")
     p.add_argument("--code", default="", help="hash of the code, a part of every key")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     p.add_argument("--suite", required=True, help="name of the suite: a label")
@@ -46,11 +43,6 @@ def options():
     loss.add_argument("--tokens", type=Path, help="token file of the held-out text")
     cli.add_settings(loss, LossSettings, "sequences", "length", "stream", "spill")
     return p
-
-
-def batch_size(text: str) -> int | None:
-    """A number of sequences, or None for auto."""
-    return None if text == "auto" else int(text)
 
 
 def check(arguments: Namespace) -> bool:

@@ -4,25 +4,21 @@ from dataclasses import fields
 from pathlib import Path
 
 from deeper_layers.checkpoints.limits import check_arguments
-from deeper_layers.healing.method import Execution, HealingFiles
+from deeper_layers.healing.method import HealingFiles
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import optional_imports
-from deeper_layers.settings import Healing
+from deeper_layers.settings.healing import Healing
 
 
 def main(arguments):
     from deeper_layers.healing.lora_training import heal
 
-    files, execution = (
-        cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
-        for cls in (HealingFiles, Execution)
-    )
-    heal(files, Healing.of(vars(arguments)), execution)
+    files = HealingFiles(*(getattr(arguments, one.name) for one in fields(HealingFiles)))
+    heal(files, arguments.settings, arguments.trust_remote_code)
 
 
 def check(arguments) -> None:
-    """Refuse settings that cannot be, or that the model cannot follow."""
-    Healing.of(vars(arguments))
+    """Refuse what the model cannot follow."""
     check_arguments(arguments, {"--length": arguments.length})
 
 

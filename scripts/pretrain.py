@@ -2,23 +2,24 @@
 
 from pathlib import Path
 
-from deeper_layers.pretraining.pretrain import Recipe, pretrain
 from deeper_layers.runtime import cli
-
-p = cli.parser(__doc__)
-p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')
-p.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
-cli.add_settings(p, Recipe)
+from deeper_layers.settings.model import Pretraining
 
 
-def main(a) -> None:
+def main(arguments) -> None:
     import torch
 
-    if a.threads:
-        torch.set_num_threads(a.threads)
-    pretrain(a.text, a.out, Recipe.of(vars(a)))
+    from deeper_layers.pretraining.pretrain import pretrain
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    pretrain(arguments.text, arguments.out, arguments.settings)
 
 
 if __name__ == "__main__":
+    p = cli.parser(__doc__)
+    p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')
+    p.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    p.add_argument("--threads", type=int, help="CPU threads. Default is what torch takes.")
+    cli.add_settings(p, Pretraining)
     cli.run(main, p)

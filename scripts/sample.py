@@ -3,8 +3,9 @@
 from dataclasses import fields
 from pathlib import Path
 
-from deeper_layers.data.local_source import ALL, SPLITS, kind
+from deeper_layers.data.local_source import ALL, kind
 from deeper_layers.runtime import cli
+from deeper_layers.settings.texts import SPLITS, SampleSettings
 
 
 def pair(convert):
@@ -36,14 +37,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--source",
-        required=True,
-        help="file, folder or pattern of .txt, .md, .jsonl, .json or .parquet; python, for its own English; "
-        "or the id of a data set, OWNER/NAME",
-    )
-    p.add_argument("--field", default="text", help="field that holds the text")
-    p.add_argument("--seed", type=int, default=0, help="seed of the order")
+    cli.add_settings(p, SampleSettings, "source", "field", "seed")
     p.add_argument("--documents", type=int, required=True, help="how many documents")
     p.add_argument("--out", type=Path, required=True, help="JSONL file to write; a .json beside it")
     files = p.add_argument_group("of local files")
@@ -65,10 +59,8 @@ if __name__ == "__main__":
         help=f"split of the files that each of ours is drawn from, or {ALL}",
     )
     hub = p.add_argument_group("of a data set")
-    hub.add_argument("--name", help="its configuration, such as en")
-    hub.add_argument("--revision", help="commit, branch or tag; none: the newest")
+    cli.add_settings(hub, SampleSettings, "name", "revision", "buffer")
     hub.add_argument("--split", default="train", help="its split")
     hub.add_argument("--parts", type=int, default=1, help="disjoint parts of the split")
     hub.add_argument("--part", type=int, default=0, help="which of them to sample")
-    hub.add_argument("--buffer", type=int, default=10_000, help="documents of the buffer that is shuffled")
     cli.run(main, p)

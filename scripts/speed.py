@@ -7,7 +7,7 @@ from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json, replacing, write_json
 from deeper_layers.runtime.progress import echo
-from deeper_layers.settings import SpeedSettings
+from deeper_layers.settings.speed import SpeedSettings
 
 
 def main(arguments) -> None:
@@ -43,8 +43,7 @@ def told(rows, path: Path) -> str:
 
 
 def check(arguments) -> None:
-    """Refuse settings that cannot be, or that the model cannot follow."""
-    SpeedSettings.of(vars(arguments))
+    """Refuse what the model cannot follow."""
     check_arguments(arguments, {"--prompt and --new": arguments.prompt + arguments.new})
 
 

@@ -4,20 +4,19 @@ from pathlib import Path
 
 from deeper_layers.data.world import World, write_world
 from deeper_layers.runtime import cli
-from deeper_layers.settings import WorldSettings
-
-p = cli.parser(__doc__)
-p.add_argument("--out", type=Path, required=True, help="folder for *.jsonl and tasks/")
-cli.add_settings(p, WorldSettings)
+from deeper_layers.settings.texts import SPLITS, WorldSettings
 
 
-def main(a) -> None:
-    WorldSettings.of(vars(a))
-    world = World(a.seed, a.people)
-    counts = {"train": a.train, "calibration": a.calibration, "validation": a.validation}
-    write_world(a.out, world, a.questions, **counts)
-    print(f"{a.out}: {counts} documents of {a.people} people")
+def main(arguments) -> None:
+    settings = arguments.settings
+    world = World(settings.seed, settings.people)
+    counts = {split: getattr(settings, split) for split in SPLITS}
+    write_world(arguments.out, world, settings.questions, **counts)
+    print(f"{arguments.out}: {counts} documents of {settings.people} people")
 
 
 if __name__ == "__main__":
+    p = cli.parser(__doc__)
+    p.add_argument("--out", type=Path, required=True, help="folder for *.jsonl and tasks/")
+    cli.add_settings(p, WorldSettings)
     cli.run(main, p)

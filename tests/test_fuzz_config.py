@@ -13,11 +13,15 @@ from io import StringIO
 
 import pytest
 import yaml
-from snakemake.common import configfile
-from snakemake.utils import update_config, validate
+from snakemake.utils import update_config
 
-from deeper_layers import settings as s
 from deeper_layers.errors import UserError
+from deeper_layers.settings.distances import DistanceSettings
+from deeper_layers.settings.healing import Healing
+from deeper_layers.settings.model import Pretraining
+from deeper_layers.settings.speed import SpeedSettings
+from deeper_layers.settings.suites import LossSettings, TaskSettings
+from deeper_layers.settings.texts import WorldSettings
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
@@ -25,8 +29,6 @@ from deeper_layers.study.study import SPLITS, Study
 from helpers.config import ROOT, cache
 from helpers.programs import parser_of
 
-PATH = ROOT / "resources/config.schema.yaml"
-SCHEMA = yaml.safe_load(PATH.read_text())
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 STUDIES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "studies").glob("*.yaml"))}
 EDITS, CHUNKS = 2000, 8
@@ -154,22 +156,20 @@ def read(own: dict) -> Study:
     """The study as the Snakefile reads it."""
     merged = copy.deepcopy(DEFAULT)
     update_config(merged, copy.deepcopy(own))
-    config = effective(merged, own, SCHEMA, "mine")
-    validate(config, str(PATH))
-    return Study(config)
+    return Study(effective(merged, own, "mine"))
 
 
 def commands(study: Study):
     """(program, its options, its class of settings) of every job of a study."""
     out = "--out x"
     for text in study.texts_from(world=True):
-        yield "world", f"{study.world_options(text)} {out}", s.WorldSettings
+        yield "world", f"{study.world_options(text)} {out}", WorldSettings
     for text in study.texts_from(world=False):
         for split in SPLITS:
             yield "sample", f"{study.sample_options(text, split)} {out}", None
     for model in study.models:
         if study.source(model)["kind"] == "pretrain":
-            yield "pretrain", f"{study.pretraining_options(model)} --text x {out}", s.Pretraining
+            yield "pretrain", f"{study.pretraining_options(model)} --text x {out}", Pretraining
         if study.source(model)["kind"] == "hub":
             yield "download", f"{study.download_options(model)} {out}", None
         adopt = "convert_qwen" if model in study.converted("qwen") else "adopt"
@@ -178,18 +178,18 @@ def commands(study: Study):
         yield "blocks", f"{study.block_options(model)} --checkpoint x {out}", None
         if study.distance_files(model):
             options = f"{study.distance_options(model)} {study.distance_tuning()}"
-            yield "distances", f"{options} --checkpoint x --tokens x {out}", s.DistanceSettings
+            yield "distances", f"{options} --checkpoint x --tokens x {out}", DistanceSettings
         for recipe in study.recipes:
             options = f"{study.healing_options(recipe, model)} {study.healing_tuning(recipe, model)}"
-            yield "heal", f"{options} --checkpoint x --tokens x --state x {out}", s.Healing
+            yield "heal", f"{options} --checkpoint x --tokens x --state x {out}", Healing
         for suite in study.suites:
             options = f"{study.suite_options(suite, model)} {study.suite_tuning(suite)}"
             yield (
                 "evaluate",
                 f"{options} --checkpoint x {out}",
-                s.LossSettings if study.is_loss(suite) else s.TaskSettings,
+                LossSettings if study.is_loss(suite) else TaskSettings,
             )
-        yield "speed", f"{study.speed_options(model)} --checkpoint x --blocks full {out}", s.SpeedSettings
+        yield "speed", f"{study.speed_options(model)} --checkpoint x --blocks full {out}", SpeedSettings
         yield "card", f"{study.card_options(model, 'full', 'pruned')} --checkpoint x --full x {out}", None
     yield "table", f"{study.table_options()} {out}", None
     yield "summary", f"{study.summary_options()} {out}", None
@@ -220,8 +220,6 @@ def hub(tmp_path_factory):
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_an_edited_study_is_refused_in_one_line_or_its_programs_take_it(chunk, hub, tmp_path, monkeypatch):
-    # Snakemake reads the schema's file at each validation, which is most of the time.
-    monkeypatch.setattr(configfile, "_load_configfile", lambda *args, **how: copy.deepcopy(SCHEMA))
     monkeypatch.setenv("HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,6 +1,7 @@
 """What only a GPU can show: it is used, and gives the CPU's numbers. ``make gpu`` runs these, or fails."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from deeper_layers.data.tokens import write_tokens
 from deeper_layers.evaluation.speed import Workload, measure
 from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.lora_training import heal
-from deeper_layers.healing.method import Execution, HealingFiles
+from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.load import device, load_model
@@ -21,7 +22,7 @@ from deeper_layers.runtime import gpus as devices
 from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.provenance import provenance
 from deeper_layers.self_check import findings
-from deeper_layers.settings import Healing
+from deeper_layers.settings.healing import Healing
 from helpers.tiny import tiny_model
 
 pytestmark = pytest.mark.gpu
@@ -86,7 +87,7 @@ def test_healing_in_parts_and_its_adapter(full, tmp_path, precision, packing):
     shape = {"rank": 8, "warmup": 2, "steps": 20, "batch": 8, "length": 64, "learning_rate": 1e-2}
     recipe = Healing(**shape, precision=precision, packing=packing)
     files = HealingFiles(full, full.parent / "text", tmp_path / "out", tmp_path / "state")
-    heal(files, recipe, Execution(micro_batch=2))
+    heal(files, replace(recipe, micro_batch=2))
     summary = json.loads((tmp_path / "out/heal.json").read_text())
     assert summary["peak_cuda_bytes"] > 0 and summary["alloc_retries"] >= 0
     losses = np.loadtxt(tmp_path / "out/training.csv", delimiter=",", skiprows=1)[:, 1]

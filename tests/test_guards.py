@@ -19,8 +19,9 @@ from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.models import load as models
 from deeper_layers.models.load import load_model
-from deeper_layers.pretraining.pretrain import Recipe, pretrain
+from deeper_layers.pretraining.pretrain import pretrain
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.model import Pretraining
 from helpers.wrong import WRONG_TREES, wrong_tree
 
 PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
@@ -32,7 +33,7 @@ def embedded(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("embedded")
     write_world(folder, World(0, 20), 10, train=2000, calibration=10, validation=10)
     shape = {"layers": 6, "width": 64, "heads": 2, "ffn": 128}
-    pretrain(folder / "train.jsonl", folder / "model", Recipe(**shape, steps=80, batch=8, length=64))
+    pretrain(folder / "train.jsonl", folder / "model", Pretraining(**shape, steps=80, batch=8, length=64))
     return folder / "model"
 
 

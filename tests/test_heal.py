@@ -35,12 +35,12 @@ from deeper_layers.errors import UserError
 from deeper_layers.healing import lora_training
 from deeper_layers.healing.batch_plan import BatchPlan
 from deeper_layers.healing.lora_training import heal
-from deeper_layers.healing.method import Execution, HealingFiles
+from deeper_layers.healing.method import HealingFiles
 from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.healing.resume import CHECKPOINT_FILES, ResumableState
 from deeper_layers.models.adapters import CpuDropout, add_adapter, load_healed
 from deeper_layers.models.load import load_model
-from deeper_layers.settings import Healing
+from deeper_layers.settings.healing import Healing
 from helpers.config import ROOT
 from helpers.healing import RECIPE, VOCABULARY, counting, tiny_llama
 
@@ -63,7 +63,7 @@ def study(tmp_path_factory):
 def run_heal(root: Path, name: str, recipe: Healing, **how) -> Path:
     out = root / "healed" / name
     files = HealingFiles(root / "checkpoints/cut", root / "train.safetensors", out, root / "state" / name)
-    heal(files, recipe, Execution(**how))
+    heal(files, replace(recipe, **how))
     return out
 
 
@@ -504,13 +504,12 @@ def test_what_the_card_or_the_model_cannot_do_is_one_line(study, monkeypatch):
         ({"targets": ["mlp.up"]}, "'mlp.up'.*mlp.up_proj"),
         ({"precision": "int8"}, "precision is int8, it must be one of"),
         ({"micro_batch": 3}, "micro_batch 3 does not divide batch 8"),
-        ({"micro_batch": -2}, "micro_batch -2 does not divide batch 8"),
+        ({"micro_batch": -2}, "micro_batch is -2, it must be at least 1"),
     ],
 )
 def test_bad_settings_get_one_clear_line(study, change, message):
-    how = {"micro_batch": change.pop("micro_batch", None)}
     with pytest.raises(UserError, match=message) as error:
-        run_heal(study, "bad", replace(RECIPE, **change), **how)
+        run_heal(study, "bad", RECIPE, **change)
     assert "\n" not in str(error.value)
 
 

@@ -13,7 +13,8 @@ import yaml
 
 from deeper_layers.errors import UserError
 from deeper_layers.study.options import options
-from deeper_layers.study.study import Study, check_schema
+from deeper_layers.study.schema import check_schema
+from deeper_layers.study.study import Study
 from helpers.config import ROOT, full_config
 from helpers.small_study import changed, prepare, run
 
@@ -91,7 +92,6 @@ def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_pat
 
 @pytest.mark.parametrize("place", ["outdir", "models.embedded.source", "suites.quiz.include", "recipes"])
 def test_a_line_break_in_a_name_or_path_is_refused_in_one_line(place):
-    schema = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
     config = full_config()
     *parents, key = place.split(".")
     at = config
@@ -99,7 +99,7 @@ def test_a_line_break_in_a_name_or_path_is_refused_in_one_line(place):
         at = at[parent]
     at[key] = {"heal\ned": at[key]["healed"]} if key == "recipes" else "two\nlines"
     with pytest.raises(UserError, match=r"cannot be printed, such as a line break") as error:
-        check_schema(config, schema)
+        check_schema(config)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{place}: ")
 

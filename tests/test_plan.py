@@ -10,12 +10,14 @@ import yaml
 from deeper_layers.checkpoints.shape import Shape
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.json_schema import with_defaults
+from deeper_layers.settings.study import CARDS
 from deeper_layers.study.gpu_specs import GPUS
 from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
 from deeper_layers.study.study import Study
 from deeper_layers.study.workload import Workloads
-from helpers.config import ROOT, SCHEMA, cache, full_config, merged
+from helpers.config import ROOT, cache, full_config, merged
 from helpers.small_study import run
 
 LLAMA = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False, "torch_dtype": "float16"}
@@ -58,13 +60,12 @@ OTHERS = [
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """The paper's study, its models' configurations in the cache, in a folder of its own."""
-    from snakemake.utils import validate
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     config = merged(ROOT / "studies/paper.yaml")
     cache(tmp_path / "cache", config, CONFIGS)
-    validate(config, str(SCHEMA))
+    config = with_defaults(config)
 
     def read(**changes) -> Study:
         return Study(copy.deepcopy(config) | changes)
@@ -233,7 +234,6 @@ def test_the_command_plans_and_runs_nothing_else(tmp_path):
     assert ", 1 of them done" in run(tmp_path, "plan", "--cores", "1")
 
 
-def test_cards_have_the_names_of_the_schema():
-    schema = yaml.safe_load(SCHEMA.read_text())
-    assert list(GPUS) == schema["properties"]["card"]["enum"]
+def test_cards_have_the_names_of_the_settings():
+    assert tuple(GPUS) == CARDS
     assert full_config()["card"] in GPUS

@@ -19,18 +19,19 @@ from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
 from deeper_layers.pretraining.muon import Muon
 from deeper_layers.pretraining.pretrain import (
-    Recipe,
     build_model,
     pack,
     packed_loss,
     pretrain,
+    rate_factor,
     read_texts,
     train,
     word_tokenizer,
 )
 from deeper_layers.runtime.files import sha256
+from deeper_layers.settings.model import Pretraining
 
-TINY = Recipe(layers=2, width=32, heads=2, ffn=64, steps=30, batch=4, length=64, warmup=3)
+TINY = Pretraining(layers=2, width=32, heads=2, ffn=64, steps=30, batch=4, length=64, warmup=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,7 +121,7 @@ def test_training_learns_and_repeats_itself_bit_by_bit(study, tmp_path):
 
 def test_another_seed_is_another_model(study):
     tokenizer = AutoTokenizer.from_pretrained(study / "results/model")
-    one, same, other = (build_model(Recipe(seed=seed, layers=2), tokenizer) for seed in (0, 0, 1))
+    one, same, other = (build_model(Pretraining(seed=seed, layers=2), tokenizer) for seed in (0, 0, 1))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[name])
     assert not torch.equal(one.model.layers[0].mlp.up_proj.weight, other.model.layers[0].mlp.up_proj.weight)
@@ -135,8 +136,8 @@ def test_checkpoint_loads_as_any_other(study):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    recipe = Recipe(steps=100, warmup=9, cooldown=0.4)
-    factors = [recipe.factor(step) for step in range(100)]
+    recipe = Pretraining(steps=100, warmup=9, cooldown=0.4)
+    factors = [rate_factor(recipe, step) for step in range(100)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert factors[9:60] == [1.0] * 51
     assert factors[60:] == pytest.approx([(100 - step) / 40 for step in range(60, 100)])
@@ -157,7 +158,7 @@ def test_learning_rate_rises_stays_and_falls():
 )
 def test_values_that_cannot_be_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        Recipe(**wrong)
+        Pretraining(**wrong)
 
 
 def test_a_diverging_loss_stops_the_training(study):

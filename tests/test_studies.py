@@ -8,15 +8,16 @@ import sys
 
 import pytest
 import yaml
-from snakemake.utils import validate
 
 from deeper_layers.checkpoints.hub_cache import cached_file
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.json_schema import with_defaults
 from deeper_layers.study.plan import plan
-from deeper_layers.study.study import Study, check_schema
-from helpers.config import LAYERS, ROOT, SCHEMA, cache, merged
+from deeper_layers.study.schema import check_schema
+from deeper_layers.study.study import Study
+from helpers.config import LAYERS, ROOT, cache, merged
 
 STUDIES = sorted(set((ROOT / "studies").glob("*.yaml")) - {ROOT / "studies/template.yaml"})
 
@@ -41,8 +42,8 @@ def study(tmp_path, monkeypatch):
     def read(name: str) -> Study:
         config = merged(ROOT / f"studies/{name}.yaml")
         cache(tmp_path, config)
-        check_schema(config, yaml.safe_load(SCHEMA.read_text()))
-        validate(config, str(SCHEMA))
+        check_schema(config)
+        config = with_defaults(config)
         return Study(config)
 
     return read
@@ -182,7 +183,7 @@ def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path, mo
     # What `snakemake plan` says is to be done is what Snakemake does.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    validate(config, str(SCHEMA))
+    config = with_defaults(config)
     costs = plan(Study(config)).stages.items()
     planned = {stage: cost.jobs - cost.done for stage, cost in costs if cost.jobs > cost.done}
     assert planned | {"all": 1, "total": found["total"]} == found

@@ -9,25 +9,25 @@ import yaml
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.json_schema import schema
 from deeper_layers.study.options import options
-from deeper_layers.study.study import Study, check_schema
+from deeper_layers.study.schema import check_schema
+from deeper_layers.study.study import Study
 from helpers.config import ROOT, changed, full_config
-
-SCHEMA = yaml.safe_load((ROOT / "resources/config.schema.yaml").read_text())
 
 
 def test_the_default_configuration_is_valid_and_every_key_has_a_description():
-    check_schema(yaml.safe_load((ROOT / "config.yaml").read_text()), SCHEMA)
+    check_schema(yaml.safe_load((ROOT / "config.yaml").read_text()))
     Study(full_config())
 
-    def described(schema, path=""):
-        for key, value in schema.get("properties", {}).items():
+    def described(mapping, path=""):
+        for key, value in mapping.get("properties", {}).items():
             assert value.get("description"), f"{path}.{key} has no description"
             described(value, f"{path}.{key}")
-        if isinstance(schema.get("additionalProperties"), dict):
-            described(schema["additionalProperties"], f"{path}.*")
+        if isinstance(mapping.get("additionalProperties"), dict):
+            described(mapping["additionalProperties"], f"{path}.*")
 
-    described(SCHEMA)
+    described(schema())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
 def test_bad_input_is_one_clear_line(changes, said):
     with pytest.raises(UserError) as error:
         config = changed(**changes)
-        check_schema(config, SCHEMA)
+        check_schema(config)
         Study(config)
     assert said in str(error.value) and "\n" not in str(error.value)
 
@@ -228,13 +228,13 @@ def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():
     with pytest.raises(
         UserError, match="recipes.healed.models.embedded: there is no key 'rnk'; did you mean 'rank'"
     ):
-        check_schema(config, SCHEMA)
+        check_schema(config)
     config["recipes"]["healed"]["models"] = {"embedded": {"learning_rate": "3e-4"}}
     with pytest.raises(
         UserError,
         match="recipes.healed.models.embedded.learning_rate: '3e-4' is a text to YAML; write 3.0e-4",
     ):
-        check_schema(config, SCHEMA)
+        check_schema(config)
 
 
 def test_a_model_may_be_written_layer_by_layer(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import save_file
-from snakemake.utils import update_config, validate
+from snakemake.utils import update_config
 
 from deeper_layers.errors import UserError
 from deeper_layers.study.jobs import jobs
@@ -15,7 +15,6 @@ from deeper_layers.study.overlay import effective
 from deeper_layers.study.study import Study
 from helpers.config import ROOT
 
-SCHEMA = ROOT / "resources/config.schema.yaml"
 TEMPLATE = (ROOT / "studies/template.yaml").read_text()
 EXAMPLE = re.search(r"```yaml\n(# studies/mine.yaml\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
 
@@ -38,9 +37,7 @@ def study_of(text: str) -> Study:
     """The study of an overlay, as the Snakefile reads it."""
     own, config = yaml.safe_load(text), yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(config, own)
-    config = effective(config, own, yaml.safe_load(SCHEMA.read_text()), "mine")
-    validate(config, str(SCHEMA))
-    return Study(config)
+    return Study(effective(config, own, "mine"))
 
 
 def filled(place) -> str:

@@ -13,7 +13,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation.loss import losses
 from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.lora_training import heal
-from deeper_layers.healing.method import Execution, HealingFiles
+from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import load_healed
 from deeper_layers.models.layers import removed
@@ -94,6 +94,6 @@ def test_its_code_runs_in_every_stage(own, tmp_path):
         torch.testing.assert_close(logits, theirs)
 
     files = HealingFiles(cut, tmp_path / "train.safetensors", tmp_path / "out", tmp_path / "state")
-    heal(files, replace(RECIPE, packing=False), Execution(trust_remote_code=True))
+    heal(files, replace(RECIPE, packing=False), trust_remote_code=True)
     healed = load_healed(cut, tmp_path / "out/adapter", trust_remote_code=True)
     assert type(healed.get_base_model()).__name__ == "OwnForCausalLM"

@@ -173,6 +173,32 @@ def test_a_changed_recipe_heals_again_and_nothing_else(copied):
     assert set(todo) <= AFTERWARDS
 
 
+def test_settings_that_determine_no_result_rerun_nothing_and_still_reach_the_programs(copied):
+    study = study_with(
+        recipes__healed__micro_batch=2,
+        distances__batch_tokens=512,
+        distances__stream=True,
+        distances__spill="./spilt hidden",
+        suites__loss__loss__batch=3,
+        suites__quiz__batch=5,
+        suites__loss__loss__stream=True,
+    )
+    assert jobs(copied, study) == {}
+    (copied / "spilt hidden").mkdir()
+    base = copied / "results/tiny"
+    block = next(path.parent.name for path in (base / "healed").glob("drop_*/heal.json"))
+    wanted = [base / "distances.json", base / f"healed/{block}/heal.json", base / "pruned/loss/index.json"]
+    for path in wanted:
+        path.unlink()
+    run(copied, "--cores", "1", *(str(path.relative_to(copied)) for path in wanted))
+    assert json.loads(wanted[0].read_text())["stream"]
+    assert json.loads(wanted[1].read_text())["micro_batch"] == 2
+    logs = copied / "results/logs/tiny"
+    distances = (logs / "distances.log").read_text().splitlines()[0]
+    assert "--batch-tokens 512 --spill './spilt hidden' --stream" in distances
+    assert "--batch 3 --stream" in (logs / "pruned/loss.log").read_text().splitlines()[0]
+
+
 def test_the_order_of_keys_and_unused_keys_rerun_nothing(copied):
     study = study_with(recipes__another=STUDY["recipes"]["healed"])
     study["recipes"]["healed"] = dict(reversed(study["recipes"]["healed"].items()))

@@ -1,13 +1,21 @@
-"""docs/config.md, from the schema of the configuration."""
+"""resources/config.schema.yaml and docs/config.md, from the classes of the settings."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
 
-SCHEMA = Path(__file__).parents[2] / "resources/config.schema.yaml"
+from deeper_layers.settings.json_schema import schema
+
+HEADER = """\
+# Written by `make docs` from scripts/deeper_layers/settings, for editors that complete and check YAML by a
+# schema. Snakemake checks every configuration by the same classes.
+"""
 NAMES = {"models": "MODEL", "texts": "TEXT", "recipes": "RECIPE", "suites": "SUITE"}  # of keys of your own
+
+
+def schema_file() -> str:
+    """The schema as YAML."""
+    return HEADER + yaml.safe_dump(schema(), sort_keys=False, width=110, allow_unicode=True)
 
 
 def page() -> str:
@@ -15,24 +23,25 @@ def page() -> str:
     parts = [
         "# Configuration",
         "",
-        "Written by `make docs` from `resources/config.schema.yaml`, by which Snakemake checks every",
-        "configuration before anything runs. `config.yaml` is the default study; another one is an",
-        "overlay, `snakemake --configfile studies/mine.yaml`: mappings are merged key by key, lists are",
-        "replaced. If it studies models of its own, not trained here, it stands alone: nothing of",
+        "Written by `make docs` from the classes in `scripts/deeper_layers/settings`, by which Snakemake",
+        "checks every configuration before anything runs; `resources/config.schema.yaml`, made from them",
+        "too, is for editors that complete and check YAML. `config.yaml` is the default study; another one",
+        "is an overlay, `snakemake --configfile studies/mine.yaml`: mappings are merged key by key, lists",
+        "are replaced. If it studies models of its own, not trained here, it stands alone: nothing of",
         "`config.yaml` counts, and it names an `outdir`. Paths may hold any character but line breaks,",
         "`outdir` no braces; a leading `~` is the home folder.",
         "",
-        *section(yaml.safe_load(SCHEMA.read_text()), ""),
+        *section(schema(), ""),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def section(schema: dict, path: str) -> list[str]:
+def section(mapping: dict, path: str) -> list[str]:
     """The table of a mapping's keys, then those of the mappings inside it."""
-    lines, inside, required = [], [], schema.get("required", [])
+    lines, inside, required = [], [], mapping.get("required", [])
     if path:
-        lines += [f"## `{path}`", "", schema.get("description", ""), ""]
-    keys = schema.get("properties", {})
+        lines += [f"## `{path}`", "", mapping.get("description", ""), ""]
+    keys = mapping.get("properties", {})
     if keys:
         lines += ["| key | is | default | meaning |", "|---|---|---|---|"]
     for name, value in keys.items():

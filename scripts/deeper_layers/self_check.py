@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,14 @@ from .data.tokens import write_tokens
 from .errors import UserError
 from .evaluation.tree import Family, Tree
 from .healing.lora_training import heal
-from .healing.method import Execution, HealingFiles
+from .healing.method import HealingFiles
 from .healing.packing_check import check_packing
 from .models.load import device, load_model
 from .models.nf4 import check_nf4
 from .pruning.layer_set import FULL, LayerSet
 from .runtime.files import read_json
 from .runtime.provenance import provenance
-from .settings import Healing
+from .settings.healing import Healing
 
 LAYERS, VOCABULARY = 6, 320
 WIDTHS = (64, 96, 100, 128)  # of NF4 weights: multiples of the block of 64, of 32 and of neither
@@ -164,7 +164,7 @@ def _resume(model: Path, folder: Path, precision: str, packing: bool) -> tuple[b
 
     def run(name: str, **how) -> Path:
         files = HealingFiles(model, folder / "text", folder / name, folder / f"{name}.state")
-        heal(files, recipe, Execution(**how))
+        heal(files, replace(recipe, **how))
         return files.out
 
     calm = run("calm")

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import yaml
-from snakemake.utils import update_config, validate
+from snakemake.utils import update_config
+
+from deeper_layers.settings.json_schema import with_defaults
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "resources/config.schema.yaml"
 
 LAYERS = {  # from the models' own config.json
     "llama-2-7b": 32,
@@ -33,9 +34,7 @@ LAYERS = {  # from the models' own config.json
 
 def full_config(path: Path = ROOT / "config.yaml") -> dict:
     """A configuration with the defaults of its schema filled in, as the Snakefile sees it."""
-    config = yaml.safe_load(path.read_text())
-    validate(config, str(SCHEMA))
-    return config
+    return with_defaults(yaml.safe_load(path.read_text()))
 
 
 def replaced(config: dict, changes: dict) -> dict:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from deeper_layers.settings import Healing
+from deeper_layers.settings.healing import Healing
 
 VOCABULARY = 64
 RECIPE = Healing(

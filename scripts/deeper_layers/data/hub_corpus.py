@@ -22,6 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..checkpoints.hub import UNREACHABLE, explained
 from ..errors import UserError
+from ..settings.texts import SampleSettings
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Corpus:
     name: str | None = None
     revision: str | None = None
     split: str = "train"
-    field: str = "text"
+    field: str = SampleSettings.field
     part: int = 0
     parts: int = 1
-    seed: int = 0
-    buffer: int = 10_000
+    seed: int = SampleSettings.seed
+    buffer: int = SampleSettings.buffer
 
     def documents(self) -> Iterator[str]:
         """The texts of this part in random order, empty ones left out. Raises UserError for a data set,

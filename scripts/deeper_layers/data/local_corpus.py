@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..runtime.progress import echo
+from ..settings.texts import SampleSettings
 from . import python_english, text_files
 from .local_source import ALL, PYTHON, SPLITS, File, Source, check_number, find, some
 
@@ -31,11 +32,11 @@ class LocalCorpus:
     """
 
     source: str
-    field: str = "text"
+    field: str = SampleSettings.field
     ours: str = "train"
     beside: Mapping[str, int] = dataclasses.field(default_factory=dict)
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    seed: int = 0
+    seed: int = SampleSettings.seed
 
     def __post_init__(self):
         self.columns: set[str] = set()

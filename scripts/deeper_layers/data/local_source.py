@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..settings.texts import SPLITS
 
-SPLITS = ("train", "calibration", "validation")  # ours
 ALL = "all"  # every file, whatever its name
 PYTHON = "python"  # the source that python_english has
 PLAIN, RECORDS, PARQUET = "one document a file", "JSON records", "Parquet"

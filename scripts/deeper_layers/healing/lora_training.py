@@ -26,9 +26,9 @@ from ..models.adapters import add_adapter, save_adapter
 from ..models.load import device, load_model
 from ..models.shapes import padded_length
 from ..runtime.progress import Progress
-from ..settings import Healing, check_micro_batch
+from ..settings.healing import Healing
 from .batch_plan import BatchPlan, run_within_memory
-from .method import Execution, HealingFiles
+from .method import HealingFiles
 from .monitor import TrainingMonitor, catch_sigterm
 from .packing_check import check_packing
 from .results import begin_results, write_summary, write_training
@@ -41,26 +41,24 @@ class Training:
 
     files: HealingFiles
     recipe: Healing
-    execution: Execution
+    trust_remote_code: bool
     rows: Rows
     state: ResumableState
 
 
-def heal(files: HealingFiles, recipe: Healing, execution: Execution | None = None) -> None:
+def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) -> None:
     """Train an adapter for the cut model in ``files.checkpoint``; write ``files.out``/adapter, training.csv
     and heal.json (last: its presence means that the rest is whole).
 
-    ``execution`` says how; the default is the whole batch at once, in parts where memory runs out.
+    The batch goes through the model at once, or in parts of ``recipe.micro_batch``, or where memory runs out.
     ``files.state`` keeps the Trainer's checkpoints until success. SIGTERM saves a last checkpoint and exits
     with status 143. Raises UserError for a loss that diverges and for rows that do not fit in memory.
     """
-    execution = execution or Execution()
-    check_micro_batch(execution.micro_batch, recipe.batch)
     tokens = Tokens(files.tokens)
     rows = Rows(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
     state = ResumableState(files.state, recipe, files.checkpoint, tokens.path)
-    training = Training(files, recipe, execution, rows, state)
-    first = BatchPlan(execution.micro_batch or recipe.batch, execution.checkpointing == "on")
+    training = Training(files, recipe, trust_remote_code, rows, state)
+    first = BatchPlan(recipe.micro_batch or recipe.batch, recipe.checkpointing == "on")
     (trainer, monitor), plan = run_within_memory(
         partial(train, training), state.plan(first), partial(smaller_plan, training)
     )
@@ -76,7 +74,7 @@ def heal(files: HealingFiles, recipe: Healing, execution: Execution | None = Non
 def smaller_plan(training: Training, plan: BatchPlan) -> BatchPlan:
     """What to try after ``plan`` did not fit, kept in the state. UserError if there is nothing."""
     recipe = training.recipe
-    smaller = plan.smaller(recipe.batch, training.execution.checkpointing)
+    smaller = plan.smaller(recipe.batch, recipe.checkpointing)
     if smaller is None:
         raise UserError(
             f"healing {training.files.checkpoint}: one row of {recipe.length} tokens does not fit in memory: "
@@ -96,7 +94,7 @@ def train(training: Training, plan: BatchPlan) -> tuple[Trainer, TrainingMonitor
     set_seed(recipe.seed)  # before the adapter draws its weights
     if cuda:
         prefer_deterministic_kernels()
-    model = load_base(files.checkpoint, recipe, training.execution.trust_remote_code)
+    model = load_base(files.checkpoint, recipe, training.trust_remote_code)
     if plan.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise UserError(
             f"healing {files.checkpoint}: {type(model).__name__} has no gradient checkpointing: set "
@@ -106,7 +104,7 @@ def train(training: Training, plan: BatchPlan) -> tuple[Trainer, TrainingMonitor
     model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
     padded = partial(padded_length, device=model.device, longest=recipe.length)
     resume = training.state.latest()
-    save_every = training.execution.save_every
+    save_every = training.recipe.save_every
     with Progress(f"healing {files.out}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
         monitor = TrainingMonitor(progress, sigterm, save_every, recipe.learning_rate, chance_loss(model))
         trainer = Trainer(

@@ -19,19 +19,3 @@ class HealingFiles:
     tokens: Path
     out: Path
     state: Path
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a healing is computed; the result is the same.
-
-    ``micro_batch`` rows (None: the whole batch) go through the model at once, halved when memory runs out;
-    ``checkpointing`` of gradients is ``on``, ``off`` or ``auto``, when not even one row fits without; a state
-    to resume from is saved at most every ``save_every`` seconds; ``trust_remote_code`` lets the code that
-    comes with the model run.
-    """
-
-    micro_batch: int | None = None
-    checkpointing: str = "auto"
-    save_every: float = 600.0
-    trust_remote_code: bool = False

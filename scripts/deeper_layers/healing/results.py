@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..runtime.files import replacing, sha256, write_json
 from ..runtime.provenance import provenance
-from ..settings import Settings
+from ..settings.base import Settings
 from .method import HealingFiles
 
 SUMMARY, TRAINING = "heal.json", "training.csv"

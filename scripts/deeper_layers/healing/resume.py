@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..runtime.files import read_json, replacing, write_json
-from ..settings import Settings
+from ..settings.base import Settings
 from .batch_plan import BatchPlan
 
 CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes silently without some of them

@@ -25,6 +25,7 @@ from ..models.streaming import Store, Stream
 from ..runtime.files import replacing
 from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
+from ..settings.distances import DistanceSettings
 
 
 @dataclass
@@ -138,7 +139,7 @@ def padded(
 
 @torch.inference_mode()
 def angular_distances(
-    model: nn.Module, documents: Sequence[np.ndarray], batch_tokens: int = 16384
+    model: nn.Module, documents: Sequence[np.ndarray], batch_tokens: int = DistanceSettings.batch_tokens
 ) -> AngularDistances:
     """The distances of all (first, n) over ``documents`` (int64 [T] each), at the cost of one forward pass.
 
@@ -191,7 +192,7 @@ def angular_distances(
 def streamed_distances(
     stream: Stream,
     documents: Sequence[np.ndarray],
-    batch_tokens: int = 16384,
+    batch_tokens: int = DistanceSettings.batch_tokens,
     spill: str | Path | None = None,
 ) -> AngularDistances:
     """What ``angular_distances`` gives, to the last digit in fp32, for a model larger than memory: all

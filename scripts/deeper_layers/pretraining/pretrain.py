@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,36 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..errors import UserError
 from ..runtime.files import filling
 from ..runtime.progress import Progress
-from ..settings import Pretraining, setting
+from ..settings.model import Pretraining
 from .muon import Muon
 
 BOS, EOS, PAD, UNKNOWN = "<s>", "</s>", "<pad>", "<unk>"
 
 
-@dataclass(frozen=True)
-class Recipe(Pretraining):
-    """Shape and training of the base model; raises UserError for values that cannot be.
-
-    ``muon`` is the learning rate of the matrices
-    inside the layers and ``decay`` their weight decay, ``adamw`` the learning rate of embeddings and norms;
-    both rates rise for ``warmup`` steps, stay, and fall to zero over the last ``cooldown`` share of the
-    steps. ``spread`` is the standard deviation of the token embeddings at the start: large ones make so
-    small a model learn much sooner.
-    """
-
-    muon: float = setting(float, 0.03, "peak learning rate of the matrices", above=0)
-    decay: float = setting(float, 0.3, "weight decay of the matrices", least=0)
-    adamw: float = setting(float, 3e-3, "peak learning rate of embeddings and norms", above=0)
-    warmup: int = setting(int, 20, "steps of rising learning rate", least=0)
-    cooldown: float = setting(
-        float, 0.4, "share of the steps over which the learning rate falls to zero", least=0, most=1
-    )
-    spread: float = setting(float, 0.5, "standard deviation of the embeddings at the start", above=0)
-
-    def factor(self, step: int) -> float:
-        """The learning rate of ``step`` (from 0), as a share of its peak."""
-        falling = (self.steps - step) / max(self.cooldown * self.steps, 1)
-        return min(1.0, (step + 1) / (self.warmup + 1), falling)
+def rate_factor(recipe: Pretraining, step: int) -> float:
+    """The learning rate of ``step`` (from 0), as a share of its peak."""
+    falling = (recipe.steps - step) / max(recipe.cooldown * recipe.steps, 1)
+    return min(1.0, (step + 1) / (recipe.warmup + 1), falling)
 
 
 def read_texts(path: str | Path) -> list[str]:
@@ -77,7 +56,7 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(recipe: Pretraining, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The untrained model. Projections that write to the residual stream start 1/sqrt(2 L) smaller, so
     that the stream grows evenly with depth (GPT-2's initialisation)."""
     config = LlamaConfig(
@@ -129,7 +108,7 @@ def pack(
 
 
 def batches(
-    documents: list[list[int]], recipe: Recipe, pad: int
+    documents: list[list[int]], recipe: Pretraining, pad: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches of packed rows, ids and positions int64 [batch, length]; the documents come in a
     new random order in every epoch."""
@@ -152,7 +131,7 @@ def packed_loss(
     return cross_entropy(logits[counted], targets[counted])
 
 
-def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: LlamaForCausalLM, recipe: Pretraining) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
@@ -164,7 +143,7 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def train(
-    model: LlamaForCausalLM, documents: list[list[int]], recipe: Recipe, pad: int
+    model: LlamaForCausalLM, documents: list[list[int]], recipe: Pretraining, pad: int
 ) -> list[tuple[int, float, float]]:
     """Train ``model`` in place on token ids. Returns (step, loss in nats, learning rate of Muon) for each
     step. Equal inputs give equal weights on one machine with one number of threads."""
@@ -174,7 +153,7 @@ def train(
     with Progress("pretraining", recipe.steps, "step") as progress:
         for step in range(recipe.steps):
             for optimizer, peak in peaks:
-                optimizer.param_groups[0]["lr"] = peak * recipe.factor(step)
+                optimizer.param_groups[0]["lr"] = peak * rate_factor(recipe, step)
             loss = packed_loss(model, *next(stream), pad)
             if not loss.isfinite():
                 raise UserError(f"the loss is not finite at step {step + 1}: lower the learning rates")
@@ -182,12 +161,12 @@ def train(
             for optimizer, _ in peaks:
                 optimizer.step()
                 optimizer.zero_grad()
-            log.append((step + 1, loss.item(), recipe.muon * recipe.factor(step)))
+            log.append((step + 1, loss.item(), recipe.muon * rate_factor(recipe, step)))
             progress.update(note=f"loss {log[-1][1]:.2f}")
     return log
 
 
-def pretrain(text: str | Path, folder: str | Path, recipe: Recipe) -> None:
+def pretrain(text: str | Path, folder: str | Path, recipe: Pretraining) -> None:
     """Train on the jsonl file ``text`` and write a Hugging Face checkpoint (config, generation config,
     safetensors, tokenizer) and ``training.csv`` to ``folder``."""
     texts = read_texts(text)

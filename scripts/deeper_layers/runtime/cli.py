@@ -7,13 +7,15 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ..errors import UserError
+from ..settings.base import REQUIRED, Settings
 from . import gpus, process
 from .files import lock
 from .progress import echo, echo_once, log_to, to_screen
@@ -29,9 +31,7 @@ _held: list[IO | None] = []  # locks of this process
 
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the options that every program has (``--log``)."""
-    p = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
     p.add_argument("--log", type=Path, help="write everything to this file, only progress to the terminal")
     return p
 
@@ -47,19 +47,42 @@ def compute_options(p: argparse.ArgumentParser) -> None:
     )
 
 
-def add_settings(p: argparse.ArgumentParser, settings: type, *names: str) -> None:
-    """Add an option for each field of a class of ``deeper_layers.settings``, or for ``names``."""
+def add_settings(p: argparse.ArgumentParser, settings: type[Settings], *names: str) -> None:
+    """Add an option for each field of a class of settings, or for those of ``names``. Of all, ``run`` makes
+    ``arguments.settings``, an object of that class."""
+    if not names:
+        p.set_defaults(settings=settings)
     for one in fields(settings):
-        if names and one.name not in names:
-            continue
-        how = {"type": one.metadata["kind"], "default": one.default}
-        if one.metadata["kind"] is bool:
-            how = {"action": "store_true"}
-        elif isinstance(one.default, tuple):
-            how |= {"nargs": "+", "default": list(one.default)}
-        if "choices" in one.metadata:
-            how["choices"] = one.metadata["choices"]
-        p.add_argument("--" + one.name.replace("_", "-"), help=one.metadata["help"], **how)
+        if not names or one.name in names:
+            p.add_argument("--" + one.name.replace("_", "-"), **_option(one.default, one.metadata))
+
+
+def _option(default: Any, setting: Mapping) -> dict:
+    """What argparse is told of a setting."""
+    option = {"help": setting["help"].replace("%", "%%")}
+    if setting["kind"] is bool:
+        return option | {"action": "store_true"}
+    option["type"] = setting["kind"]
+    if "none" in setting:
+        option["type"] = partial(_value_or_none, setting["kind"], setting["none"])
+    if "choices" in setting:
+        option["choices"] = setting["choices"]
+    if setting["several"]:
+        option["nargs"] = "+"
+    if default is REQUIRED:
+        return option | {"required": True}
+    return option | {"default": list(default) if isinstance(default, tuple) else default}
+
+
+def _value_or_none(kind: type, none: str, text: str) -> Any:
+    return None if text == none else kind(text)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of an option where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 def run(
@@ -81,6 +104,7 @@ def run(
             _wait_for_turn(arguments.log)
             log_to(arguments.log)
         process.set_threads(getattr(arguments, "threads", None))
+        read_settings(arguments)
         todo = check(arguments)
         if wanted := getattr(arguments, "gpus", None):
             gpus.use("0" if todo is False else wanted, echo)
@@ -91,6 +115,12 @@ def run(
         if (fault := machine_fault(error)) is None:
             raise
         _fail(fault)
+
+
+def read_settings(arguments: argparse.Namespace) -> None:
+    """Construct ``arguments.settings``. Raises UserError for settings that cannot be."""
+    if settings := getattr(arguments, "settings", None):
+        arguments.settings = settings.of(vars(arguments))
 
 
 def machine_fault(error: BaseException | None) -> str | None:

@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..settings import (
-    DistanceSettings,
-    Healing,
-    LossSettings,
-    Pretraining,
-    Settings,
-    SpeedSettings,
-    TaskSettings,
-    WorldSettings,
-)
+from ..settings.base import Settings
+from ..settings.distances import DistanceSettings
+from ..settings.healing import Healing
+from ..settings.model import Pretraining
+from ..settings.speed import SpeedSettings
+from ..settings.suites import LossSettings, TaskSettings
+from ..settings.texts import WorldSettings
 from .schema import MissingError, did_you_mean
 
 if TYPE_CHECKING:
@@ -84,10 +81,10 @@ def _check_recipe(study: Study, recipe: str) -> None:
 def _check_suite(study: Study, suite: str) -> None:
     where, settings = f"suites.{suite}", study.config["suites"][suite]
     if study.is_loss(suite):
-        construct(LossSettings, f"{where}.loss", _with_batch(settings["loss"]))
+        construct(LossSettings, f"{where}.loss", settings["loss"])
         return
     include, text = settings.get("include"), settings.get("text")
-    construct(TaskSettings, where, _with_batch(settings) | {"include": [include] if include else []})
+    construct(TaskSettings, where, settings | {"include": [include] if include else []})
     _check_words(f"{where}.tasks", settings["tasks"])
     if text and include:
         raise UserError(
@@ -103,12 +100,6 @@ def _check_suite(study: Study, suite: str) -> None:
                 )
     if include:
         _check_include(f"{where}.include", Path(os.path.expanduser(include)))
-
-
-def _with_batch(settings: Mapping) -> dict:
-    """Settings of a suite in which auto, a batch as large as fits, is None, as the programs have it."""
-    batch = settings.get("batch")
-    return {**settings, "batch": None if batch == "auto" else batch}
 
 
 def _check_words(where: str, words: Sequence[str]) -> None:

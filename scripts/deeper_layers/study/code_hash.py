@@ -15,8 +15,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2]
 PACKAGE = "deeper_layers"
-# Modules that change what a person sees or what is refused, never a result (settings come as options): what
-# they import counts, they themselves do not.
+# Modules, and folders of them, that change what a person sees or what is refused, never a result (settings
+# come as options): what they import counts, they themselves do not.
 COSMETIC = {
     *("errors", "resources", "settings"),
     *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
@@ -35,7 +35,7 @@ def digest(path: Path) -> str:
     """Hex digest of a module with all that it imports of ours."""
     tree = ast.parse(path.read_text())
     targets = [target for node in _statements(tree, path) for target in _targets(node, path)]
-    if path in {SCRIPTS / PACKAGE / f"{name}.py" for name in COSMETIC}:
+    if {path.with_suffix(""), path.parent} & {SCRIPTS / PACKAGE / name for name in COSMETIC}:
         return _sha256("\n".join(sorted({digest(module) for module, _, _ in targets})))
     imported = sorted(f"{digest(module)} {name} {bound}" for module, name, bound in targets)
     resources = sorted(_content(_resource(name)) for name in _resource_names(tree, path))

@@ -13,7 +13,7 @@ class GpuSpec:
     peak_flops: float
 
 
-GPUS = {  # resources/config.schema.yaml lists the names too
+GPUS = {  # settings/study.py lists the names too
     "l4": GpuSpec(24_000, 121e12),
     "rtx-4090": GpuSpec(24_000, 165e12),
     "rtx-a6000": GpuSpec(48_000, 155e12),

@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from ..settings import Settings
+from ..settings.base import Settings
 
 
 def options(values: Mapping) -> str:

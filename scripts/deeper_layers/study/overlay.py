@@ -7,10 +7,10 @@ a key of a suite of the same name. So a study of models of its own stands alone.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from ..errors import UserError
+from ..settings.json_schema import with_defaults
 from .schema import MissingError, check_schema
 
 
@@ -21,17 +21,17 @@ def stands_alone(merged: Mapping, own: Mapping) -> bool:
     return any(source != "pretrain" for source in sources)
 
 
-def effective(merged: dict, own: Mapping, schema: dict, name: str) -> dict:
-    """The configuration that counts: ``merged``, or ``own`` alone where it stands alone.
+def effective(merged: dict, own: Mapping, name: str) -> dict:
+    """The configuration that counts, its defaults filled in: ``merged``, or ``own`` where it stands alone.
 
     ``own`` is what was given beside config.yaml, ``name`` a folder's name for its results. Raises UserError
     for what the schema does not allow, and for a study that stands alone without an outdir.
     """
-    check_schema(merged, schema)
+    check_schema(merged)
     if not stands_alone(merged, own):
-        return merged
+        return with_defaults(merged)
     try:
-        check_schema(dict(own), schema)
+        check_schema(dict(own))
     except MissingError as error:
         raise MissingError(f"{error} {ALONE}") from None
     if "outdir" not in own:
@@ -39,7 +39,7 @@ def effective(merged: dict, own: Mapping, schema: dict, name: str) -> dict:
             "outdir: this study of models of its own names none, and results is the default study's; write "
             f"outdir: results/{name}"
         )
-    return copy.deepcopy(dict(own))
+    return with_defaults(own)
 
 
 ALONE = "(a study of models of its own takes nothing from config.yaml)"

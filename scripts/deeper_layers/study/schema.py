@@ -1,4 +1,4 @@
-"""Whether a configuration is what resources/config.schema.yaml says; if not, one line in words."""
+"""Whether a configuration is what the classes of its settings say; if not, one line in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 import jsonschema
 
 from ..errors import UserError
-from ..settings import LARGEST
+from ..settings.base import LARGEST
+from ..settings.json_schema import schema
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 WORDS = {  # types of the schema -> how to write one
@@ -39,13 +40,13 @@ Validator = jsonschema.validators.extend(
 )
 
 
-def check_schema(config: dict, schema: dict) -> None:
+def check_schema(config: dict) -> None:
     """Raise a UserError of one line for the most telling fault of ``config``, if there is one."""
     _check_words(config)
-    _check_against(config, schema)
+    _check_against(config, schema())
     _check_numbers(config)
     # Values of a recipe for single models are of the recipe's own kind, but get no defaults.
-    recipe_schema = schema["properties"]["recipes"]["additionalProperties"] | {"required": []}
+    recipe_schema = schema()["properties"]["recipes"]["additionalProperties"] | {"required": []}
     for name, recipe in config.get("recipes", {}).items():
         for model, values in recipe.get("models", {}).items():
             _check_against(values, recipe_schema, ("recipes", name, "models", model))
@@ -95,8 +96,8 @@ def _check_numbers(value, path: tuple = ()) -> None:
         raise UserError(f"{where}: {_short(value)} is too large; write at most {LARGEST}")
 
 
-def _check_against(value, schema: dict, path: tuple = ()) -> None:
-    error = jsonschema.exceptions.best_match(Validator(schema).iter_errors(value))
+def _check_against(value, expected: Mapping, path: tuple = ()) -> None:
+    error = jsonschema.exceptions.best_match(Validator(expected).iter_errors(value))
     if error is None:
         return
     while error.context and error.validator in ("oneOf", "anyOf"):  # best_match stops at ties

@@ -25,12 +25,13 @@ from ..pruning.strategies import BY_DISTANCE, STRATEGIES
 from ..reporting.published import Published
 from ..reporting.scores import PRUNED, result_path
 from ..runtime.files import read_json
-from ..settings import DistanceSettings, Healing, LossSettings, TaskSettings
+from ..settings.distances import DistanceSettings
+from ..settings.healing import Healing
+from ..settings.suites import LossSettings, TaskSettings
 from .asked import check_study
 from .checks import check_name, check_settings
 from .options import determining, expanded, options, tuning, without
 from .schema import MissingError, did_you_mean
-from .schema import check_schema as check_schema  # for whoever has both from here
 
 RESERVED_MODELS = {"texts", "figures", "logs", "benchmarks", "export"}
 RESERVED_RECIPES = {"checkpoints", "tokens", "pruned"}

@@ -1,0 +1,96 @@
+"""Healing: how a cut is trained (paper, appendix A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .base import Settings, section, setting
+from .precision import PRECISIONS
+from .texts import SPLITS, TextUse
+
+SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Healing(Settings):
+    """The training of an adapter, with the paper's settings (appendix A.1) as defaults. ``batch`` is in rows
+    of at most ``length`` tokens."""
+
+    WHAT = "healing"
+
+    rank: int = setting(int, 64, "LoRA rank.", least=1)
+    alpha: float | None = setting(float, None, "LoRA alpha. Default is the rank.", above=0)
+    dropout: float = setting(float, 0.05, "LoRA dropout.", least=0, below=1)
+    targets: Sequence[str] = setting(
+        str,
+        ("auto",),
+        "Names of the linear layers to adapt. Default is those of the feed-forward layers, found in the "
+        "model.",
+    )
+    learning_rate: float = setting(float, 3e-4, "Peak learning rate.", above=0)
+    schedule: str = setting(str, "cosine", "Learning rate after the warm-up.", choices=SCHEDULES)
+    warmup: int = setting(int, 100, "Steps of linear warm-up; fewer than steps.", least=0)
+    weight_decay: float = setting(float, 0.0, "Weight decay of AdamW.", least=0)
+    clip: float = setting(float, 1.0, "Largest norm of the gradient.", above=0)
+    steps: int = setting(int, 5000, "Optimiser steps.", least=1)
+    batch: int = setting(int, 16, "Rows per optimiser step.", least=1)
+    micro_batch: int | None = setting(
+        int,
+        None,
+        "Rows that go through the model at once; the rest accumulates. It divides the batch, and is halved "
+        "when memory runs out. Default is the batch.",
+        determines=False,
+        least=1,
+    )
+    length: int = setting(int, 2048, "Tokens per row.", least=2)
+    packing: bool = setting(
+        bool,
+        False,
+        "Fill rows with several documents that do not see each other. The paper pads one document per row.",
+    )
+    precision: str = setting(
+        str, "nf4", "Of the frozen weights: fp32, bf16 or nf4 (4 bits, bitsandbytes).", choices=PRECISIONS
+    )
+    seed: int = setting(int, 0, "Seed of adapter, order and dropout.", least=0)
+    checkpointing: str = setting(
+        str,
+        "auto",
+        "Gradient checkpointing; auto, once not even one row fits without.",
+        determines=False,
+        key=False,
+        choices=("auto", "on", "off"),
+    )
+    save_every: float = setting(
+        float, 600, "Seconds between checkpoints to resume from.", determines=False, key=False, least=0
+    )
+
+    def check(self) -> None:
+        if self.warmup >= self.steps:
+            raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
+        if not self.targets:
+            raise UserError("healing: targets is empty; name linear layers, or write auto")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise UserError(f"healing: micro_batch {self.micro_batch} does not divide batch {self.batch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealedCuts(TextUse):
+    """What a recipe trains on, and which cuts it heals."""
+
+    split: str = setting(str, "train", "Split of the text.", choices=SPLITS)
+    control: bool = setting(bool, False, "Also train the uncut model; tells healing from training on.")
+    remove: Sequence[int] = setting(
+        int, (), "Heal only cuts of these n. Default is all of the study.", least=1
+    )
+    strategies: Sequence[str] = setting(
+        str, (), "Heal only cuts of these strategies. Default is all of the study."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Healing, HealedCuts):
+    """A recipe of the configuration."""
+
+    models: dict | None = section(dict, "Values of these keys for single models, by their names.", named=True)

@@ -1,0 +1,61 @@
+"""Suites: what models are measured by, tasks of lm-eval or the loss on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .base import Settings, section, setting
+from .precision import Streamed, batch, precision
+from .texts import SPLITS, TextUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings(Settings):
+    """A suite of lm-eval's tasks."""
+
+    WHAT = "tasks"
+
+    tasks: Sequence[str] = setting(str, (), "Tasks of lm-eval: names of tasks, groups or tags.")
+    include: Sequence[str] = setting(str, (), "Folder with task definitions of your own.")
+    shots: int | None = setting(
+        int, None, "Examples before each question. Default is that of the task.", least=0
+    )
+    order: int | None = setting(
+        int, None, "Seed that shuffles the examples. Default is the order of the task.", least=0
+    )
+    limit: int | None = setting(int, None, "Only so many questions of each task. Default is all.", least=1)
+    batch: int | None = batch()
+    precision: str = precision()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings(Streamed):
+    """The loss on the first ``sequences`` documents of a text, cut to ``length`` tokens."""
+
+    WHAT = "loss"
+
+    sequences: int = setting(int, 60_000, "Documents, from the first. The paper takes 60000.", least=2)
+    length: int = setting(int, 2048, "Tokens that a document is cut to.", least=2)
+    batch: int | None = batch()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationText(TextUse):
+    """The text whose loss is measured."""
+
+    split: str = setting(str, "validation", "Split of the text.", choices=SPLITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(LossSettings, ValidationText):
+    """The section ``loss`` of a suite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(TaskSettings):
+    """A suite of the configuration."""
+
+    include: str | None = setting(str, None, "Folder with task definitions of your own.")
+    text: str | None = setting(str, None, "The generated text whose tasks these are; not along with include.")
+    loss: dict | None = section(Loss, "Loss of held-out tokens, in nats and divided by ln V.")
