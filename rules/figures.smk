@@ -1,60 +1,10 @@
-# The figures, each a job of its own: those of a model, and those that show all models together.
+# The figures, each a job of its own: those of a model, and those that show all models together. What each
+# is drawn from, its options and its caption are in scripts/deeper_layers/reporting/figures/registry.py.
+from deeper_layers.reporting.figures.registry import FIGURES
 
 
-rule figure_distances:
-    input:
-        f"{OUT}/{{model}}/distances.csv",
-    output:
-        svg=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.svg",
-            caption="../report/figure.rst",
-            category="{model}",
-            labels={"result": "{figure}"},
-        ),
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
-    log:
-        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
-    wildcard_constraints:
-        figure=names(study.distance_figures),
-    localrule: True
-    conda:
-        "../envs/workflow.yaml"
-    params:
-        code=code("figure"),
-    message:
-        "Drawing {wildcards.figure} of {wildcards.model}"
-    shell:
-        'python "$SCRIPTS/figure.py" {wildcards.figure:q} --distances {input:q} '
-        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
-
-
-rule figure_speed:
-    input:
-        f"{OUT}/{{model}}/speed.csv",
-    output:
-        svg=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.svg",
-            caption="../report/figure.rst",
-            category="{model}",
-            labels={"result": "{figure}"},
-        ),
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
-    log:
-        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
-    wildcard_constraints:
-        figure="speed",
-    localrule: True
-    conda:
-        "../envs/workflow.yaml"
-    params:
-        code=code("figure"),
-    message:
-        "Drawing {wildcards.figure} of {wildcards.model}"
-    shell:
-        'python "$SCRIPTS/figure.py" {wildcards.figure:q} --speed {input:q} '
-        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
+def figure_code(wildcards):
+    return code("figure", f"reporting/figures/{FIGURES[wildcards.figure].module}")
 
 
 rule figure_model:
@@ -78,20 +28,38 @@ rule figure_model:
     conda:
         "../envs/workflow.yaml"
     params:
+        models=lambda wildcards: options({"models": [wildcards.model]}),
         options=lambda wildcards: study.figure_options(wildcards.figure),
-        code=code("figure"),
+        code=figure_code,
+        # Derived from the input, as Snakemake sees it, so that neither a path nor a caption reruns anything.
+        files=lambda wildcards, input: options(dict(input.items())),
+        caption=lambda wildcards, input: FIGURES[wildcards.figure].caption,
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/figure.py" {wildcards.figure:q} {params.options} --models {wildcards.model:q} '
-        "--table {input.table:q} --levels {input.levels:q} "
+        'python "$SCRIPTS/figure.py" {wildcards.figure:q} {params.models} {params.options} {params.files} '
         '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
-rule figure_study:
+use rule figure_model as figure_distances with:
     input:
-        table=f"{OUT}/table.csv",
-        levels=f"{OUT}/levels.csv",
+        distances=f"{OUT}/{{model}}/distances.csv",
+    wildcard_constraints:
+        figure=names(study.distance_figures),
+    params:
+        models="",
+
+
+use rule figure_model as figure_speed with:
+    input:
+        speed=f"{OUT}/{{model}}/speed.csv",
+    wildcard_constraints:
+        figure=names(study.speed_figures),
+    params:
+        models="",
+
+
+use rule figure_model as figure_study with:
     output:
         svg=report(
             f"{OUT}/figures/{{figure}}.svg",
@@ -105,17 +73,10 @@ rule figure_study:
         f"{OUT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
         figure=names(study.study_figures),
-    localrule: True
-    conda:
-        "../envs/workflow.yaml"
     params:
-        code=code("figure"),
+        models="",
     message:
         "Drawing {wildcards.figure} of all models"
-    shell:
-        'python "$SCRIPTS/figure.py" {wildcards.figure:q} '
-        "--table {input.table:q} --levels {input.levels:q} "
-        '--formats svg pdf png --out "$(dirname {output.png:q})"/{wildcards.figure:q} --log {log:q}'
 
 
 rule figures:

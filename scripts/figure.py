@@ -1,13 +1,13 @@
 """Draw one figure of the study."""
 
-import inspect
 from pathlib import Path
 
 import pandas as pd
 
 from deeper_layers.errors import UserError
-from deeper_layers.reporting import plots
-from deeper_layers.reporting.figures import FIGURES
+from deeper_layers.reporting.figures.draw import draw, save
+from deeper_layers.reporting.figures.registry import DISTANCES, FIGURES, SPEED
+from deeper_layers.reporting.figures.select import Selection
 from deeper_layers.reporting.metrics import read_table
 from deeper_layers.runtime import cli
 
@@ -21,30 +21,30 @@ OPTIONS = {
 
 
 def main(arguments):
-    draw = FIGURES[arguments.name]
-    figure = draw(**inputs(arguments, set(inspect.signature(draw).parameters)))
+    figure = draw(arguments.name, read(arguments))
     for kind in arguments.formats:
-        plots.save(figure, f"{arguments.out}.{kind}")
+        save(figure, f"{arguments.out}.{kind}")
 
 
-def inputs(arguments, accepted: set[str]) -> dict:
-    """The data frames and options that a figure takes. Raises UserError for an option that it does not."""
+def read(arguments) -> dict[str, pd.DataFrame] | pd.DataFrame | Selection:
+    """What the figure is drawn from. Raises UserError for an option that it does not take, and if a file that
+    it needs is not named or missing."""
+    entry = FIGURES[arguments.name]
     given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
-    for name in given.keys() - accepted:
-        raise UserError(f"the figure {arguments.name} has no option --{name}")
-    if "models" in given:
-        given["models"] = [family.split(",") for family in given["models"]]
-    if "distances" in accepted:
+    for name in given:
+        if name not in entry.options:
+            raise UserError(f"the figure {arguments.name} has no option --{name}")
+    if entry.reads == DISTANCES:
         if not arguments.distances:
             raise UserError(f"the figure {arguments.name} needs --distances results/MODEL/distances.csv ...")
-        given["distances"] = {path.parent.name: pd.read_csv(path) for path in arguments.distances}
-    if "speed" in accepted:
+        return {path.parent.name: pd.read_csv(path) for path in arguments.distances}
+    if entry.reads == SPEED:
         if not arguments.speed:
             raise UserError(f"the figure {arguments.name} needs --speed results/MODEL/speed.csv")
-        given["speed"] = read_table(arguments.speed)
-    for name in {"table", "levels"} & accepted:
-        given[name] = read_table(getattr(arguments, name))
-    return given
+        return read_table(arguments.speed)
+    if "models" in given:
+        given["models"] = [family.split(",") for family in given["models"]]
+    return Selection.of(read_table(arguments.table), read_table(arguments.levels), given)
 
 
 if __name__ == "__main__":

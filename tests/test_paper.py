@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from deeper_layers.reporting.figures import FIGURES
+from deeper_layers.reporting.figures.registry import FIGURES
 from helpers import mirrors
 from helpers.config import ROOT
 from helpers.hub_server import Hub

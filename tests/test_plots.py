@@ -1,9 +1,11 @@
 """What the figures draw, read back from their artists and compared with the numbers they were given."""
 
 import itertools
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import figure as program
 from deeper_layers.errors import UserError
-from deeper_layers.reporting import figures, plots
-from deeper_layers.reporting.figures import FIGURES
+from deeper_layers.reporting.figures.choice import choice_quality
+from deeper_layers.reporting.figures.cost import front
+from deeper_layers.reporting.figures.distances import rescaled
+from deeper_layers.reporting.figures.draw import draw, save
+from deeper_layers.reporting.figures.panels import COLUMN, FRACTION, LAYERS, PAGE
+from deeper_layers.reporting.figures.registry import DISTANCES, FIGURES, MODEL, SPEED, STUDY, TABLE, available
+from deeper_layers.reporting.figures.select import Selection
+from deeper_layers.reporting.figures.style import model_colour
+from deeper_layers.study import code_hash
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
 N_LAYERS = 6
@@ -86,6 +95,11 @@ def speed(table):
 QUARTILES = {"low": 0.9, "high": 1.1}
 
 
+def drawn(name, table, levels=None, **options):
+    """A figure of a table."""
+    return draw(name, Selection.of(table, levels, options))
+
+
 def select(table, **where):
     for column, value in where.items():
         table = table[table[column] == value]
@@ -123,7 +137,7 @@ def bars(ax):
 
 
 def test_distance_curves_show_every_block_that_leaves_a_layer(distances):
-    ax = figures.distance_curves(distances).axes[0]
+    ax = draw("distance-curves", distances).axes[0]
     frame = distances["tiny"]
     *curves, trace = lines(ax)
     assert len(curves) == N_LAYERS - 1
@@ -138,7 +152,7 @@ def test_distance_curves_show_every_block_that_leaves_a_layer(distances):
 
 
 def test_distance_map_rescales_each_row(distances):
-    ax, bar = figures.distance_map(distances).axes
+    ax, bar = draw("distance-map", distances).axes
     mesh = ax.collections[0].get_array()
     frame = distances["tiny"]
     assert mesh.shape == (N_LAYERS - 1, N_LAYERS)
@@ -155,7 +169,7 @@ def test_distance_map_rescales_each_row(distances):
 def test_layer_0_does_not_take_the_scale_of_the_distance_map(distances):
     frame = distances["tiny"]
     frame.loc[frame["first"] == 0, "distance"] = 50.0
-    cells = figures.rescaled(frame)
+    cells = rescaled(frame)
     assert (cells[0].dropna() > 1).sum() >= 3  # where a row has others to tell apart
     others = cells.loc[1, 1:]
     assert others.min() == 0 and 0.3 < others.max() <= 1
@@ -165,7 +179,7 @@ def test_layer_0_does_not_take_the_scale_of_the_distance_map(distances):
 
 
 def test_healing_draws_the_table(table, levels):
-    figure = figures.healing(table, levels, models=[["a"]])
+    figure = drawn("healing", table, levels, models=[["a"]])
     assert [ax.get_ylabel() for ax in figure.axes] == ["knowledge", "guess", "held-out loss (nats)"]
     rows = select(table, model="a", strategy="similarity")
     ax = figure.axes[0]
@@ -180,7 +194,7 @@ def test_healing_draws_the_table(table, levels):
 
 
 def test_levels_are_drawn_at_their_height_and_named(table, levels):
-    figure = figures.healing(table, levels, models=[["a"]])
+    figure = drawn("healing", table, levels, models=[["a"]])
     assert heights(figure.axes[0], "--") == [0.25]
     assert heights(figure.axes[1], "--") == [0.5] and heights(figure.axes[1], "-.") == [0.6]
     assert heights(figure.axes[2], "--") == []  # chance, 5 nats, is far above the losses: at the edge
@@ -203,16 +217,16 @@ def test_levels_are_drawn_at_their_height_and_named(table, levels):
 
 @pytest.mark.parametrize("families, shape", [([["a", "b"]], (3, 1)), ([["a"], ["b"]], (3, 2))])
 def test_families_share_a_panel_and_models_keep_their_colour(table, levels, families, shape):
-    figure = figures.healing(table, levels, models=families)
+    figure = drawn("healing", table, levels, models=families)
     assert len(figure.axes) == shape[0] * shape[1]
-    drawn = {line.get_color() for ax in figure.axes for line in ax.get_lines() if line.get_marker() == "o"}
-    assert drawn == {plots.model_colour(table, "a"), plots.model_colour(table, "b")}
-    alone = figures.healing(table, levels, models=[["b"]])
-    assert {line.get_color() for line in alone.axes[0].get_lines() if line.get_marker() == "o"} < drawn
+    colours = {line.get_color() for ax in figure.axes for line in ax.get_lines() if line.get_marker() == "o"}
+    assert colours == {model_colour(table, "a"), model_colour(table, "b")}
+    alone = drawn("healing", table, levels, models=[["b"]])
+    assert {line.get_color() for line in alone.axes[0].get_lines() if line.get_marker() == "o"} < colours
 
 
 def test_strategies_un_healed_beside_healed(table, levels):
-    figure = figures.strategies(table, levels, models=[["a"]], metrics=["knowledge", "loss"])
+    figure = drawn("strategies", table, levels, models=[["a"]], metrics=["knowledge", "loss"])
     left, right = figure.axes[:2]
     assert [left.get_title(), right.get_title()] == ["un-healed", "healed"]
     assert left.get_ylim() == right.get_ylim()
@@ -227,7 +241,7 @@ def test_strategies_un_healed_beside_healed(table, levels):
 
 def test_chance_within_the_range_of_the_losses_is_a_line(table, levels):
     table.loc[table.n == 3, "loss"] = 5.5
-    ax = figures.healing(table, levels, models=[["a"]]).axes[2]
+    ax = drawn("healing", table, levels, models=[["a"]]).axes[2]
     assert heights(ax, "--") == [5.0] and not ax.texts
 
 
@@ -236,16 +250,16 @@ def test_the_axis_tells_n_unless_models_differ_in_depth(table, levels):
         FigureCanvasAgg(ax.figure).draw()
         return [text.get_text() for text in ax.get_xticklabels() if on_axis(ax, text)]
 
-    ax = figures.healing(table, levels, models=[["a"]]).axes[0]
+    ax = drawn("healing", table, levels, models=[["a"]]).axes[0]
     assert ticks(ax) == ["0\n0%", "2\n33%", "4\n67%"]
-    assert ax.get_xlabel() == plots.LAYERS
+    assert ax.get_xlabel() == LAYERS
     table.loc[table.model == "b", "n_layers"] = 24
-    ax = figures.healing(table, levels, models=[["a", "b"]]).axes[0]
-    assert ticks(ax) == ["0", "20", "40", "60", "80"] and ax.get_xlabel() == plots.FRACTION
+    ax = drawn("healing", table, levels, models=[["a", "b"]]).axes[0]
+    assert ticks(ax) == ["0", "20", "40", "60", "80"] and ax.get_xlabel() == FRACTION
 
 
 def test_loss_of_all_models_with_chance_at_one(table, levels):
-    left, right = figures.loss(table, levels).axes
+    left, right = drawn("loss", table, levels).axes
     for ax, treatment, marker in ((left, "pruned", "*"), (right, "healed", "o")):
         assert heights(ax, "--") == [] and [text.get_text() for text in ax.texts] == ["chance 1 \u2191"]
         for model, curve in zip("ab", lines(ax, marker=marker), strict=True):
@@ -255,9 +269,9 @@ def test_loss_of_all_models_with_chance_at_one(table, levels):
 
 
 def test_recipes_have_a_curve_each(table, levels):
-    axes = figures.recipes(table, levels, models=[["a"]]).axes
+    axes = drawn("recipes", table, levels, models=[["a"]]).axes
     assert [ax.get_title() for ax in axes] == ["similarity"] * 3 + ["deepest"] * 3
-    assert len(figures.recipes(table, levels, models=[["a"]], strategy="deepest").axes) == 3
+    assert len(drawn("recipes", table, levels, models=[["a"]], strategy="deepest").axes) == 3
     ax = axes[0]
     first, second = lines(ax, marker="o")
     for curve, recipe in ((first, "healed"), (second, "healed_seed1")):
@@ -266,7 +280,7 @@ def test_recipes_have_a_curve_each(table, levels):
 
 
 def test_retained_is_the_way_from_chance_or_from_twice_the_loss_to_the_unpruned_model(table, levels):
-    figure = figures.retained(table, levels, models=[["a"]])
+    figure = drawn("retained", table, levels, models=[["a"]])
     rows = select(table, model="a", strategy="similarity", treatment="pruned")
     knowledge, loss = lines(figure.axes[0], linestyle=":")  # guess is not better than chance: left out
     np.testing.assert_allclose(knowledge[:, 1], 100 * (rows.knowledge - 0.25) / (0.85 - 0.25))
@@ -277,7 +291,7 @@ def test_retained_is_the_way_from_chance_or_from_twice_the_loss_to_the_unpruned_
 
 
 def test_published_lays_ours_on_the_papers(table, levels):
-    figure = figures.published(table, levels)
+    figure = drawn("published", table, levels)
     (ax,) = figure.axes  # model b and the other metrics are not in the paper
     assert ax.get_title() == "a" and ax.get_ylabel() == "held-out loss (nats)"
     rows = select(table, model="a", strategy="similarity")
@@ -291,17 +305,25 @@ def test_published_lays_ours_on_the_papers(table, levels):
         )
     assert [text.get_text() for text in ax.texts] == ["chance 5 \u2191"] and heights(ax, "-") == [1.0]
     with pytest.raises(UserError, match="no published value of the strategy deepest beside one of ours"):
-        figures.published(table, levels, strategy="deepest")
+        drawn("published", table, levels, strategy="deepest")
 
 
 def test_layer_map_shows_the_removed_layers(table):
-    for ax in figures.layer_map(table, models=[["a"]]).axes:
+    for ax in drawn("layer-map", table, models=[["a"]]).axes:
         for n, (left, width) in bars(ax).items():
             first = 4 if n == 1 else 0 if ax.get_title() == "similarity" else N_LAYERS - 1 - n
             assert (left, width) == (first - 0.5, n)
         assert ax.get_yticks().tolist() == [1, 2, 3, 4, 5]
-    for ax in figures.layer_map(table[table.n != 2], models=[["a"]]).axes:
+    for ax in drawn("layer-map", table[table.n != 2], models=[["a"]]).axes:
         assert ax.get_yticks().tolist() == [1, 3, 4, 5]  # at bars only
+
+
+def test_layer_map_shows_every_run_of_removed_layers(table):
+    table.loc[(table.strategy == "similarity") & (table.n == 3), "block"] = "drop_0_3-4"
+    ax = drawn("layer-map", table, models=[["a"]]).axes[0]
+    removed = ax.containers[1].patches
+    shown = [(p.get_x(), p.get_width()) for p in removed if round(p.get_y() + p.get_height() / 2) == 3]
+    assert shown == [(-0.5, 1), (2.5, 2)]
 
 
 def test_choice_quality():
@@ -318,13 +340,13 @@ def test_choice_quality():
         ],
         columns=["n", "block", "distance", "lost"],
     )
-    rank, better, rivals = figures.choice_quality(rows)
+    rank, better, rivals = choice_quality(rows)
     assert (better, rivals) == (2, 3)
     assert rank == pytest.approx(1 - 6 * 2 / (7 * 48))  # Spearman's formula: two of 7 ranks differ, by one
 
 
 def test_distance_loss_shows_the_loss_added(table):
-    figure = figures.distance_loss(table, models=[["a"]])
+    figure = drawn("distance-loss", table, models=[["a"]])
     rows = select(table, model="a", strategy="similarity", treatment="pruned").query("n > 0")
     dots = figure.axes[0].collections[-1].get_offsets()
     np.testing.assert_allclose(dots, np.column_stack([rows.distance, rows.loss - 1.0]))
@@ -332,7 +354,7 @@ def test_distance_loss_shows_the_loss_added(table):
 
 def test_distance_loss_of_a_model_that_no_recipe_heals_shows_the_unhealed_cuts(table):
     table = table[(table.model == "b") | (table.treatment == "pruned")]
-    panels = figures.distance_loss(table, models=[["a"]]).axes[:-1]  # the last is the colour bar
+    panels = drawn("distance-loss", table, models=[["a"]]).axes[:-1]  # the last is the colour bar
     assert [ax.get_title() for ax in panels] == ["un-healed"]
 
 
@@ -340,7 +362,7 @@ def test_prompts_are_curves_of_one_task(table, levels):
     names = ["mmlu_1_shot_knowledge", "mmlu_order_2_knowledge"]
     for i, name in enumerate(names):
         table[name], table[f"{name}_stderr"] = table["knowledge"] - 0.1 * i, 0.02
-    left, right = figures.prompts(table, levels, models=[["a"]], metrics=names).axes
+    left, right = drawn("prompts", table, levels, models=[["a"]], metrics=names).axes
     assert left.get_ylabel() == "knowledge" and left.get_title() == "un-healed"
     rows = select(table, model="a", strategy="similarity", treatment="pruned")
     for curve, name in zip(lines(left, marker="*"), names, strict=True):
@@ -353,7 +375,7 @@ def test_prompts_are_curves_of_one_task(table, levels):
 
 
 def test_speed_is_drawn_as_time_and_in_per_cent_of_the_unpruned(speed):
-    times, sizes = figures.speed(speed).axes
+    times, sizes = draw("speed", speed).axes
     x = 100 * speed.fraction_removed
     law = np.array([[0, 100], [100, 0]])
     for ax in (times, sizes):
@@ -370,41 +392,34 @@ def test_speed_is_drawn_as_time_and_in_per_cent_of_the_unpruned(speed):
 
 def test_the_front_has_what_nothing_else_beats(table, levels):
     points = pd.DataFrame({"x": [1, 2, 2, 3, 3], "y": [5, 4, 3, 1, 1]}, index=list("abcde"))
-    assert points[figures.front(points.x, points.y)].index.tolist() == ["a", "b", "d", "e"]
-    figure = figures.pareto(table[table.model == "a"], levels, metrics=["loss"])
+    assert points[front(points.x, points.y)].index.tolist() == ["a", "b", "d", "e"]
+    figure = drawn("pareto", table[table.model == "a"], levels, metrics=["loss"])
     faster, memory = figure.axes
     rows = table[(table.model == "a") & table.treatment.isin(["pruned", "healed"])]
     rows = rows[(rows.n > 0) | (rows.treatment == "pruned")]
-    [front] = lines(faster, linestyle=":")
-    assert front[0, 1] == rows.loss.min() and front[-1, 0] == pytest.approx(1 / (1 - 0.1 * rows.n.max()))
-    for x, y in front:  # no cut is faster and has less loss
+    [line] = lines(faster, linestyle=":")
+    assert line[0, 1] == rows.loss.min() and line[-1, 0] == pytest.approx(1 / (1 - 0.1 * rows.n.max()))
+    for x, y in line:  # no cut is faster and has less loss
         assert not ((1 / (1 - 0.1 * rows.n) > x + 1e-9) & (rows.loss < y - 1e-9)).any()
     assert {text.get_text() for text in faster.texts} <= {str(n) for n in range(N_LAYERS)}
     assert memory.get_xlim()[0] > memory.get_xlim()[1]  # less memory is to the right
     with pytest.raises(UserError, match="study.speed: true"):
-        figures.pareto(table[table.model == "a"].drop(columns="decode"), levels)
+        drawn("pareto", table[table.model == "a"].drop(columns="decode"), levels)
 
 
 # All figures
 
 
 def draw_all(table, levels, distances, speed):
-    for name, draw in FIGURES.items():
-        if name == "speed":
-            yield name, draw(speed)
-        elif name.startswith("distance-") and name != "distance-loss":
-            yield name, draw(distances)
-        else:
-            data = {"table": table[table.model == "a"]}
-            if name not in ("layer-map", "distance-loss"):
-                data["levels"] = levels
-            yield name, draw(**data)
+    data = {DISTANCES: distances, SPEED: speed, TABLE: Selection.of(table[table.model == "a"], levels)}
+    for name, entry in FIGURES.items():
+        yield name, draw(name, data[entry.reads])
 
 
 def test_without_healing_the_un_healed_curves_remain(table, levels, distances, speed):
     bare = table[table.treatment == "pruned"]
     for name, figure in draw_all(bare, levels, distances, speed):
-        if not name.startswith(("distance-", "speed")):
+        if FIGURES[name].reads == TABLE and name != "distance-loss":
             curves = [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() != "None"]
             assert {line.get_linestyle() for line in curves} <= {":", "None"}, name
 
@@ -412,21 +427,21 @@ def test_without_healing_the_un_healed_curves_remain(table, levels, distances, s
 def test_a_model_that_does_nothing_better_than_chance_is_drawn_all_the_same(table, levels, distances, speed):
     table["knowledge"], table["loss"] = 0.25, 5.5
     table["normalised_loss"] = 1.1
-    drawn = dict(draw_all(table, levels, distances, speed))
-    assert {ax.get_ylabel() for ax in drawn["pareto"].axes} > {"knowledge", "held-out loss (nats)"}
-    assert drawn.keys() == FIGURES.keys()
+    figures = dict(draw_all(table, levels, distances, speed))
+    assert {ax.get_ylabel() for ax in figures["pareto"].axes} > {"knowledge", "held-out loss (nats)"}
+    assert figures.keys() == FIGURES.keys()
 
 
 def test_files_are_the_same_byte_for_byte(table, levels, distances, tmp_path):
     for ending in ("svg", "pdf", "png"):
         one, two = (tmp_path / f"{i}.{ending}" for i in (1, 2))
-        plots.save(figures.healing(table, levels, models=[["a"]]), one)
-        plots.save(figures.healing(table, levels, models=[["a"]]), two)
+        save(drawn("healing", table, levels, models=[["a"]]), one)
+        save(drawn("healing", table, levels, models=[["a"]]), two)
         assert one.read_bytes() == two.read_bytes() and one.stat().st_size > 5000
     head = (tmp_path / "1.svg").read_text()[:1000]
     assert 'width="745.2pt"' in head and 'viewBox="0 0 496.8 ' in head  # a page, half as large again
     with pytest.raises(UserError, match="svg"):
-        plots.save(figures.layer_map(table, models=[["a"]]), tmp_path / "figure.gif")
+        save(drawn("layer-map", table, models=[["a"]]), tmp_path / "figure.gif")
 
 
 def test_nothing_is_clipped_or_overlaps_at_the_width_of_a_column(table, levels, distances, speed):
@@ -443,7 +458,7 @@ def test_nothing_is_clipped_or_overlaps_at_the_width_of_a_column(table, levels, 
         boxes = [
             (t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_visible() and t.get_text()
         ]
-        assert figure.get_figwidth() in (plots.COLUMN, plots.PAGE)
+        assert figure.get_figwidth() in (COLUMN, PAGE)
         for text, box in boxes:
             assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, f"{name}: {text!r} is cut off"
         for (one, box), (other, second) in itertools.combinations(boxes, 2):
@@ -465,11 +480,11 @@ def test_what_the_table_lacks_is_said(table, levels):
         ({"metrics": ["mmlu"]}, "it has knowledge, guess, loss, normalised_loss"),
     ):
         with pytest.raises(UserError, match=words):
-            figures.healing(table, levels, **wrong)
+            drawn("healing", table, levels, **wrong)
     with pytest.raises(UserError, match="--models one of a, b"):
-        figures.strategies(table, levels)
+        drawn("strategies", table, levels)
     with pytest.raises(UserError, match="loss suite"):
-        figures.loss(table[["model", "strategy", "n", "treatment", "knowledge", "knowledge_stderr"]], levels)
+        drawn("loss", table[["model", "strategy", "n", "treatment", "knowledge", "knowledge_stderr"]], levels)
 
 
 def test_the_program(table, levels, tmp_path):
@@ -489,17 +504,119 @@ def test_the_program(table, levels, tmp_path):
     assert (done.returncode, done.stderr) == (1, "error: the figure layer-map has no option --recipe\n")
 
 
-def test_what_a_figure_is_given(distances, tmp_path):
-    options = dict.fromkeys(["models", "metrics", "strategy", "recipe", "recipes", "distances"])
+def test_what_a_figure_is_given(table, levels, distances, tmp_path):
+    options = dict.fromkeys(["models", "metrics", "strategy", "recipe", "recipes", "distances", "speed"])
+    options |= {"table": tmp_path / "table.csv", "levels": tmp_path / "levels.csv"}
     path = tmp_path / "tiny" / "distances.csv"
     path.parent.mkdir()
     distances["tiny"].to_csv(path, index=False)
-    given = program.inputs(Namespace(name="distance-map", **options | {"distances": [path]}), {"distances"})
-    pd.testing.assert_frame_equal(given["distances"]["tiny"], distances["tiny"])
+    given = program.read(Namespace(name="distance-map", **options | {"distances": [path]}))
+    pd.testing.assert_frame_equal(given["tiny"], distances["tiny"])
     with pytest.raises(UserError, match="--distances"):
-        program.inputs(Namespace(name="distance-map", **options), {"distances"})
-    given = program.inputs(Namespace(name="healing", **options | {"models": ["a", "b,c"]}), {"models"})
-    assert given == {"models": [["a"], ["b", "c"]]}
-    missing = Namespace(name="healing", table=tmp_path / "table.csv", **options)
+        program.read(Namespace(name="distance-map", **options))
+    with pytest.raises(UserError, match="--speed"):
+        program.read(Namespace(name="speed", **options))
     with pytest.raises(UserError, match=r"table.csv is missing.*table.py"):
-        program.inputs(missing, {"table"})
+        program.read(Namespace(name="healing", **options))
+    table.to_csv(options["table"], index=False)
+    levels.to_csv(options["levels"], index=False)
+    given = program.read(Namespace(name="healing", **options | {"models": ["a,b", "a"]}))
+    assert given.families == (("a", "b"), ("a",))
+
+
+# What is shown of a table
+
+
+def test_what_is_not_asked_for_is_what_the_table_has(table, levels):
+    shown = Selection.of(table, levels)
+    assert shown.families == (("a",), ("b",)) and shown.metrics == ("knowledge", "guess", "loss")
+    assert shown.strategies == ("similarity", "deepest") and shown.recipes == ("healed", "healed_seed1")
+    assert shown.strategy == "similarity" and shown.treatments == ["pruned", "healed"]
+    assert shown.above_chance("a") == ["knowledge", "loss"]
+    asked = {"metrics": ["guess"], "strategy": "deepest", "recipe": "healed_seed1", "models": [["b"]]}
+    shown = Selection.of(table, levels, asked)
+    assert (shown.models, shown.metrics, shown.strategies) == (["b"], ("guess",), ("deepest",))
+    assert shown.treatments == ["pruned", "healed_seed1"] and shown.above_chance("b") == ["guess"]
+
+
+def test_what_is_not_asked_for_of_one_model_is_what_that_model_has(table, levels):
+    table = table[(table.model == "a") | (table.treatment == "pruned") & (table.strategy == "deepest")]
+    shown = Selection.of(table, levels, {"metrics": ["loss"]}).of_model("b")
+    assert (shown.model, shown.strategies, shown.treatments) == ("b", ("deepest",), ["pruned"])
+    assert shown.metrics == ("loss",)
+    with pytest.raises(UserError, match="it has pruned"):
+        Selection.of(table, levels, {"recipes": ["healed"]}).of_model("b")
+
+
+def test_a_model_has_its_colour_in_every_figure(table, levels):
+    for name in ("healing", "pareto", "published", "loss"):
+        table["loss_published"] = table["loss"]
+        figure = drawn(name, table, levels, models=[["b"]])
+        points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+        assert {line.get_color() for line in points} == {model_colour(table, "b")}, name
+
+
+# The registry
+
+
+def test_the_registry_needs_no_library():
+    forbidden = "import sys; sys.modules.update(dict.fromkeys(['torch', 'pandas', 'numpy', 'matplotlib']))"
+    read = "from deeper_layers.reporting.figures.registry import FIGURES; print(*FIGURES)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{forbidden}; {read}"], capture_output=True, text=True, cwd=SCRIPT.parent
+    )
+    assert done.stdout.split() == list(FIGURES), done.stderr
+
+
+def test_every_figure_of_the_registry_is_complete():
+    for name, entry in FIGURES.items():
+        module = import_module(f"deeper_layers.reporting.figures.{entry.module}")
+        assert getattr(module, name.replace("-", "_")).__doc__, name
+        assert set(entry.options) <= set(program.OPTIONS), name
+        assert bool(entry.options) == (entry.reads == TABLE), name
+        assert entry.needs <= EVERYTHING and entry.scopes and len(entry.caption) > 50, name
+
+
+EVERYTHING = {
+    *("cuts", "scores", "loss", "recipes", "several recipes", "distances", "speed", "prompts", "published")
+}
+
+
+def test_a_study_has_the_figures_that_show_something():
+    assert available(MODEL, DISTANCES, {"distances"}) == ["distance-curves", "distance-map"]
+    assert available(MODEL, SPEED, {"distances"}) == available(STUDY, SPEED, EVERYTHING) == []
+    assert available(MODEL, SPEED, {"speed"}) == ["speed"]
+    assert available(MODEL, TABLE, {"cuts"}) == ["layer-map"]
+    healed = {"cuts", "recipes", "scores"}
+    assert available(MODEL, TABLE, healed) == ["layer-map", "healing", "retained", "strategies"]
+    assert available(STUDY, TABLE, healed) == ["healing"]
+    assert available(STUDY, TABLE, EVERYTHING) == ["published", "healing", "loss"]
+    shown = itertools.product((MODEL, STUDY), (DISTANCES, SPEED, TABLE))
+    assert {name for each in shown for name in available(*each, EVERYTHING)} == FIGURES.keys()
+
+
+def test_a_changed_figure_is_drawn_again_and_a_changed_caption_draws_nothing(tmp_path, monkeypatch):
+    for name in ("scripts", "resources"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SCRIPT.parents[1] / name, tmp_path / name, ignore=ignored)
+    monkeypatch.setattr(code_hash, "SCRIPTS", tmp_path / "scripts")
+    figures = tmp_path / "scripts/deeper_layers/reporting/figures"
+
+    def now():
+        code_hash.digest.cache_clear()
+        return {n: code_hash.code("figure", f"reporting/figures/{e.module}") for n, e in FIGURES.items()}
+
+    def edit(file, old, new):
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+    first = now()
+    edit(figures / "registry.py", "coloured ones are gone", "the coloured ones are gone")
+    assert now() == first
+    edit(figures / "cost.py", 'fontsize": 5.5', 'fontsize": 6.5')
+    second = now()
+    assert {name for name in FIGURES if second[name] != first[name]} == {"speed", "pareto"}
+    edit(figures / "style.py", "#0072B2", "#0072B3")
+    third = now()
+    assert all(third[name] != second[name] for name in FIGURES)
+    code_hash.digest.cache_clear()

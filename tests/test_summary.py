@@ -122,6 +122,11 @@ def test_the_summary_says_it(table):
     assert "It is 2.00 times as fast in reading a prompt and 2.00 times as fast in writing." in text
 
 
+def test_layers_that_do_not_follow_each_other_are_named_run_by_run(table):
+    table["block"] = table["block"].replace("drop_5-6", "drop_2_5-6")
+    assert "Without layers 2 and 5 to 6 the model keeps" in said(table)
+
+
 def test_a_cut_that_loses_something_stands_beside_one_that_keeps_all(table):
     """Healed, no cut keeps the loss, and four layers keep knowledge: un-healed, one layer keeps both."""
     healed = table.treatment == "healed"

@@ -213,9 +213,9 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     for path in (library / name for name in remarked):
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert jobs(copied, STUDY, snakefile=snakefile) == {}
-    plots = (library / "reporting/plots.py").read_text()
-    assert "#0072B2" in plots
-    (library / "reporting/plots.py").write_text(plots.replace("#0072B2", "#0072B3"))
+    style = library / "reporting/figures/style.py"
+    assert "#0072B2" in style.read_text()
+    style.write_text(style.read_text().replace("#0072B2", "#0072B3"))
     todo = jobs(copied, STUDY, snakefile=snakefile)
     assert todo and all(rule.startswith("figure") for rule in todo)
     (library / "runtime/files.py").write_text((library / "runtime/files.py").read_text() + "\nNEW = True\n")

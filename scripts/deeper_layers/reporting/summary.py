@@ -142,8 +142,8 @@ FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
 
 
 def _layers(row: pd.Series) -> str:
-    block = LayerSet.parse(row["block"])
-    return str(block.first) if block.n == 1 else f"{block.first} to {block.last}"
+    runs = LayerSet.parse(row["block"]).runs
+    return _words([str(first) if first == last else f"{first} to {last}" for first, last in runs])
 
 
 def _without(row: pd.Series) -> str:

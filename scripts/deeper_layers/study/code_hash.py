@@ -21,13 +21,16 @@ COSMETIC = {
     *("errors", "resources", "settings"),
     *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
     *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
+    "reporting/figures/registry",  # captions; the modules that it names count by ``code``
 }
 
 
-def code(script: str) -> str:
+def code(script: str, module: str = "") -> str:
     """Hex digest of ``scripts/{script}.py`` with all of our modules that it imports, directly or not, and
-    all resources that these read. Raises ValueError for a resource that is not named by a plain text."""
-    return digest(SCRIPTS / f"{script}.py")[:12]
+    all resources that these read; and of a ``module`` that it loads by name, as ``reporting/figures/cost``.
+    Raises ValueError for a resource that is not named by a plain text."""
+    paths = [SCRIPTS / f"{script}.py", *([SCRIPTS / PACKAGE / f"{module}.py"] if module else [])]
+    return " ".join(digest(path)[:12] for path in paths)
 
 
 @cache
