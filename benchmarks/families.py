@@ -16,8 +16,8 @@ SEQUENCES, LENGTH = 300, 128
 
 def main(place: Path) -> None:
     from deeper_layers.data.tokens import write_tokens
+    from deeper_layers.evaluation.cut_scorer import CutScorer
     from deeper_layers.evaluation.loss import losses
-    from deeper_layers.evaluation.tree import Family
     from deeper_layers.models.load import load_model
     from deeper_layers.pruning.layer_set import FULL, LayerSet
 
@@ -41,9 +41,9 @@ def main(place: Path) -> None:
     torch.set_num_threads(1)
     model = load_model(place / "m")
     families = {
-        "unpruned": Family(model, [FULL]),
-        "deepest": Family(model, [FULL, *map(LayerSet.parse, DEEPEST)]),
-        "similar": Family(model, [FULL, *map(LayerSet.parse, SIMILAR)]),
+        "unpruned": CutScorer(model, [FULL]),
+        "deepest": CutScorer(model, [FULL, *map(LayerSet.parse, DEEPEST)]),
+        "similar": CutScorer(model, [FULL, *map(LayerSet.parse, SIMILAR)]),
     }
     subjects = {
         name: seconds_of(lambda name=name: losses(families[name], documents, name)) for name in families

@@ -22,8 +22,8 @@ import common
 import torch
 from common import ratio
 
+from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.loss import losses
-from deeper_layers.evaluation.tree import Family
 from deeper_layers.importance.angular import angular_distances, batches_by_length, padded
 from deeper_layers.models.adapters import add_adapter
 from deeper_layers.pruning.layer_set import FULL, LayerSet
@@ -134,7 +134,7 @@ def measure_distances(model, documents, shape: Shape) -> dict:
 def measure_family(model, documents, shape: Shape) -> dict:
     """The unpruned model and its deep cuts together, against the unpruned model alone."""
     deep = [LayerSet.contiguous(shape.layers - 1 - n, n) for n in range(1, shape.layers // 2)]
-    together, alone = Family(model, [FULL, *deep]), Family(model, [FULL])
+    together, alone = CutScorer(model, [FULL, *deep]), CutScorer(model, [FULL])
     subjects = {
         "together": seconds_of(lambda: losses(together, documents, "together")),
         "alone": seconds_of(lambda: losses(alone, documents, "alone")),

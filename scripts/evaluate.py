@@ -98,30 +98,31 @@ def _evaluate(job: Job, suite: TaskSuite | LossSuite, arguments: Namespace) -> d
     what = f"{arguments.suite} of {job.labels['model']}"
     if isinstance(suite, LossSuite):
         from deeper_layers.data.tokens import Tokens
+        from deeper_layers.evaluation.cut_scorer import CutScorer
         from deeper_layers.evaluation.loss import losses
-        from deeper_layers.evaluation.tree import Family, StreamedFamily
+        from deeper_layers.evaluation.streamed_scorer import StreamedCutScorer
         from deeper_layers.models.streaming import Stream
 
         documents = Tokens(suite.tokens).first(suite.sequences, suite.length)
         if is_streamed(arguments):
             stream = Stream(arguments.checkpoint, arguments.precision, arguments.trust_remote_code)
-            family = StreamedFamily(stream, job.missing, arguments.batch, arguments.spill)
+            scorer = StreamedCutScorer(stream, job.missing, arguments.batch, arguments.spill)
         else:
-            family = Family(_model(arguments), job.missing, arguments.batch)
-        results = losses(family, documents, what, job.journal).items()
+            scorer = CutScorer(_model(arguments), job.missing, arguments.batch)
+        results = losses(scorer, documents, what, job.journal).items()
     else:
         from deeper_layers.data.tokens import load_tokenizer
-        from deeper_layers.evaluation.harness import FamilyLM, evaluate
+        from deeper_layers.evaluation.harness import CutsLM, evaluate
 
         manager, tasks = getattr(arguments, "loaded", None) or _load(suite, arguments.checkpoint)
         tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
-        lm = FamilyLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
-        family, results = lm.family, evaluate(lm, suite, manager, tasks)
+        lm = CutsLM(_model(arguments), tokenizer, job.missing, arguments.batch, what, job.journal)
+        scorer, results = lm.scorer, evaluate(lm, suite, manager, tasks)
     with Progress(f"{what}, results", total=len(job.missing), unit="block") as progress:
         for block, result in results:
             job.write(block, result)
             progress.update()
-    return family.layer_counts()
+    return scorer.layer_counts()
 
 
 def unused(arguments: Namespace) -> list[str]:

@@ -54,7 +54,7 @@ def test_a_wrong_tree_is_found(tmp_path):
 
 
 def test_a_tree_check_that_accepts_everything_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("deeper_layers.evaluation.tree._agree", lambda *_: True)
+    monkeypatch.setattr("deeper_layers.evaluation.cut_scorer._agree", lambda *_: True)
     assert fault(tmp_path, "tree of cuts, fp32") == "a tree with two layers swapped was not refused"
 
 

@@ -28,13 +28,15 @@ from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
+from deeper_layers.evaluation import batches
 from deeper_layers.evaluation import job as evaluation_job
-from deeper_layers.evaluation import tree as family
-from deeper_layers.evaluation.harness import FamilyLM
+from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.harness import CutsLM
 from deeper_layers.evaluation.job import TaskSuite
+from deeper_layers.evaluation.journal import Journal
+from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.evaluation.loss import token_loss
 from deeper_layers.evaluation.tasks import load_tasks
-from deeper_layers.evaluation.tree import Family
 from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
@@ -399,7 +401,7 @@ def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
     model = load_model("llama/full")
     blocks = [LayerSet.parse(b) for b in ("full", "drop_1-1", "drop_2-3", "drop_2-4", "drop_3-3", "drop_4-4")]
     pairs = some_pairs(0, 8)
-    cuts = Family(model, blocks)
+    cuts = CutScorer(model, blocks)
     calls, alive, most = 0, [], 0
 
     def count(*_):
@@ -421,7 +423,7 @@ def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
     assert calls == cuts.layer_counts()["run"] == 6 + 4 + 2 + 1 + 2 + 1
     assert cuts.layer_counts()["separate"] == 6 + 5 + 4 + 3 + 5 + 5
     assert most <= 3  # of the trunk, of a branch, and the next one of that branch
-    apart = Family(model, blocks, batch=1, tree=False)
+    apart = CutScorer(model, blocks, batch=1, tree=False)
     separate = apart.loglikelihoods(pairs, 64, "test")
     for block in blocks:
         assert [a for a, _ in answers[block]] == pytest.approx([a for a, _ in separate[block]], abs=1e-5)
@@ -431,12 +433,12 @@ def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
 
 def test_logits_come_in_pieces(place, monkeypatch):
     model = load_model("llama/full")
-    whole = Family(model, [FULL]).loglikelihoods(some_pairs(1, 9), 64, "test")
-    monkeypatch.setattr(family, "LOGIT_BYTES", 4 * model.config.vocab_size * 3)
+    whole = CutScorer(model, [FULL]).loglikelihoods(some_pairs(1, 9), 64, "test")
+    monkeypatch.setattr(batches, "LOGIT_BYTES", 4 * model.config.vocab_size * 3)
     sizes = []
-    head = family.Tree.head
-    monkeypatch.setattr(family.Tree, "head", lambda self, h: sizes.append(len(h)) or head(self, h))
-    pieces = Family(model, [FULL]).loglikelihoods(some_pairs(1, 9), 64, "test")
+    head = LayerTree.head
+    monkeypatch.setattr(LayerTree, "head", lambda self, h: sizes.append(len(h)) or head(self, h))
+    pieces = CutScorer(model, [FULL]).loglikelihoods(some_pairs(1, 9), 64, "test")
     assert max(sizes) == 3
     assert [a for a, _ in pieces[FULL]] == pytest.approx([a for a, _ in whole[FULL]], abs=1e-5)
 
@@ -457,9 +459,9 @@ def test_a_model_that_is_more_than_its_layers_runs_each_cut_by_itself(place, cap
     model = load_model("llama/full")
     model.model.__class__ = BetweenLayers
     blocks = [FULL, LayerSet.contiguous(2, 2)]
-    cuts = Family(model, blocks)
+    cuts = CutScorer(model, blocks)
     assert not cuts.layer_counts()["tree"]
-    assert "calling its layers apart is off" in caplog.text
+    assert "calling its layers one by one is off" in caplog.text
     pairs = some_pairs(2, 4)
     answers = cuts.loglikelihoods(pairs, 64, "test")
     del model.model.layers[2:4]
@@ -473,24 +475,24 @@ def test_a_model_that_is_more_than_its_layers_runs_each_cut_by_itself(place, cap
 @pytest.mark.parametrize("batch", [None, 8])
 def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
     pairs = some_pairs(4, 20)
-    cuts = Family(load_model("llama/full"), [FULL, LayerSet.contiguous(1, 2)], batch)
+    cuts = CutScorer(load_model("llama/full"), [FULL, LayerSet.contiguous(1, 2)], batch)
     expected = cuts.loglikelihoods(pairs, 64, "test")
-    states = family.Tree.states
+    states = LayerTree.states
 
     def full_beyond(rows):
-        def limited(self, ids, blocks):
-            for number, item in enumerate(states(self, ids, blocks)):
+        def limited(self, ids, root):
+            for number, item in enumerate(states(self, ids, root)):
                 if number == 1 and len(ids) > rows:
                     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
                 yield item
 
         return limited
 
-    monkeypatch.setattr(family.Tree, "states", full_beyond(3))
+    monkeypatch.setattr(LayerTree, "states", full_beyond(3))
     found = cuts.loglikelihoods(pairs, 64, "test")
     for block in cuts.blocks:
         assert [a for a, _ in found[block]] == pytest.approx([a for a, _ in expected[block]], abs=1e-5)
-    monkeypatch.setattr(family.Tree, "states", full_beyond(0))
+    monkeypatch.setattr(LayerTree, "states", full_beyond(0))
     with pytest.raises(UserError, match="does not fit into memory"):
         cuts.loglikelihoods(pairs, 64, "test")
 
@@ -498,7 +500,7 @@ def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
 def test_generation_shrinks_its_batches_too(place, monkeypatch):
     """A GPU that holds two sequences, then none."""
     model, tokenizer = load_model("llama/full"), AutoTokenizer.from_pretrained("llama/full")
-    lm = FamilyLM(model, tokenizer, [LayerSet.contiguous(1, 2)], 8, "test", None)
+    lm = CutsLM(model, tokenizer, [LayerSet.contiguous(1, 2)], 8, "test", None)
     texts = [" ".join(WORDS[i : i + 4]) for i in range(7)]
     wanted = {"until": ["\n"], "max_gen_toks": 5}
     requests = [Instance("generate_until", {}, (text, dict(wanted)), i) for i, text in enumerate(texts)]
@@ -573,7 +575,7 @@ def test_a_killed_evaluation_goes_on_where_it_died(place, monkeypatch):
     run(*common, "llama/calm")
 
     # In the middle of the log-likelihoods: the batches that were scored are not scored again.
-    write = family.Journal.write
+    write = Journal.write
     written = []
 
     def dies_at_7(self, done, found):
@@ -584,7 +586,7 @@ def test_a_killed_evaluation_goes_on_where_it_died(place, monkeypatch):
                 file.write('[99, {"full": [[0, -1.5')  # as SIGKILL leaves it
             raise Killed
 
-    monkeypatch.setattr(family.Journal, "write", dies_at_7)
+    monkeypatch.setattr(Journal, "write", dies_at_7)
     with pytest.raises(Killed):
         run(*common, "llama/killed")
     assert not list(Path("llama/killed").glob("*.json"))
@@ -597,7 +599,7 @@ def test_a_killed_evaluation_goes_on_where_it_died(place, monkeypatch):
             raise Killed
         write_json(path, value)
 
-    monkeypatch.setattr(family.Journal, "write", lambda *a: written.append(a[1]) or write(*a))
+    monkeypatch.setattr(Journal, "write", lambda *a: written.append(a[1]) or write(*a))
     monkeypatch.setattr(evaluation_job, "write_json", dies_at_third)
     with pytest.raises(Killed):
         run(*common, "llama/killed")

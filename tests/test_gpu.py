@@ -10,8 +10,8 @@ import torch
 
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.data.tokens import write_tokens
+from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.speed import Workload, measure
-from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
@@ -69,10 +69,10 @@ def test_nf4_tree_packing_and_resume_hold(card, tmp_path):
 def test_scores_and_distances_in_fp32_are_those_of_the_cpu(full):
     pairs = [(d[:-1].tolist(), d[-1:].tolist()) for d in documents() if len(d) > 2]
     on_card = load_model(full)
-    scores = Family(on_card, BLOCKS).loglikelihoods(pairs, 64, "test")
+    scores = CutScorer(on_card, BLOCKS).loglikelihoods(pairs, 64, "test")
     distances = angular_distances(on_card, documents())
     on_cpu = load_model(full).to("cpu")
-    expected = Family(on_cpu, BLOCKS).loglikelihoods(pairs, 64, "test")
+    expected = CutScorer(on_cpu, BLOCKS).loglikelihoods(pairs, 64, "test")
     for block in BLOCKS:
         found = [score for score, _ in scores[block]]
         assert found == pytest.approx([score for score, _ in expected[block]], abs=1e-3)

@@ -14,10 +14,10 @@ import transformers
 
 from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation import tree as family
-from deeper_layers.evaluation.tree import Family
+from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.models import load as models
+from deeper_layers.models.layers import decoder_layers
 from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import pretrain
 from deeper_layers.pruning.layer_set import FULL, LayerSet
@@ -71,13 +71,13 @@ def load(folder: Path, precision: str, monkeypatch):
 
 
 def check_trees(model) -> None:
-    n_layers = len(family.decoder_layers(model))
+    n_layers = len(decoder_layers(model))
     blocks = [FULL, LayerSet.contiguous(n_layers - 3, 2)]
-    assert Family(model, blocks).tree is not None
+    assert CutScorer(model, blocks).tree is not None
     for kind in WRONG_TREES:
         torch.manual_seed(0)
         with wrong_tree(kind):
-            assert Family(model, blocks).tree is None, kind.__name__
+            assert CutScorer(model, blocks).tree is None, kind.__name__
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from deeper_layers.data.packing import collate
-from deeper_layers.evaluation.tree import Batch, Family, _inputs
+from deeper_layers.evaluation.batches import Batch, inputs_of
+from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.importance.angular import angular_distances, batches_by_length
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
@@ -41,10 +42,10 @@ def test_scores_and_distances_do_not_change(few_shapes, architecture):
     # As many tokens as the model has positions: padding to more would fail where these are learned.
     texts = documents([*range(3, 60, 4), min(positions(model), 300)])
     pairs = [(text[:-2].tolist(), text[-2:].tolist()) for text in texts]
-    expected = Family(model, blocks).loglikelihoods(pairs, positions(model), "test")
+    expected = CutScorer(model, blocks).loglikelihoods(pairs, positions(model), "test")
     distances = angular_distances(model, texts, 200)
     few_shapes()
-    found = Family(model, blocks).loglikelihoods(pairs, positions(model), "test")
+    found = CutScorer(model, blocks).loglikelihoods(pairs, positions(model), "test")
     for block in blocks:
         assert [a for a, _ in found[block]] == pytest.approx([a for a, _ in expected[block]], abs=1e-4)
         assert [hit for _, hit in found[block]] == [hit for _, hit in expected[block]]
@@ -55,10 +56,10 @@ def test_scores_and_distances_do_not_change(few_shapes, architecture):
 
 def test_batches_count_what_is_padded(few_shapes):
     few_shapes()
-    family = Family(tiny_model("llama"), [FULL])
-    batch = Batch.of(_inputs([([3, 4, 5], [6])], 64), CPU, family.padded)
+    scorer = CutScorer(tiny_model("llama"), [FULL])
+    batch = Batch.of(inputs_of([([3, 4, 5], [6])], 64), CPU, scorer.padded)
     assert batch.ids.shape == (1, 16)
-    sizes = [len(b) for b in batches_by_length([5] * 100, 64, family.padded)]
+    sizes = [len(b) for b in batches_by_length([5] * 100, 64, scorer.padded)]
     assert max(sizes) == 4
 
 

@@ -15,7 +15,8 @@ from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.folder import Checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation.tree import Family, StreamedFamily
+from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.streamed_scorer import StreamedCutScorer
 from deeper_layers.importance.angular import angular_distances, streamed_distances
 from deeper_layers.models import streaming as stream
 from deeper_layers.models.load import load_model
@@ -91,7 +92,7 @@ def test_streamed_equals_in_memory(name, documents, tmp_path):
         streamed_distances(Stream(tmp_path), documents, batch_tokens=24),
         angular_distances(model, documents, batch_tokens=24),
     )
-    whole, streamed = Family(model, BLOCKS, batch=3), StreamedFamily(Stream(tmp_path), BLOCKS, batch=3)
+    whole, streamed = CutScorer(model, BLOCKS, batch=3), StreamedCutScorer(Stream(tmp_path), BLOCKS, batch=3)
     assert whole.layer_counts()["tree"]
     expected = whole.loglikelihoods(pairs(documents), 64, "test")
     assert streamed.loglikelihoods(pairs(documents), 64, "test") == expected
@@ -146,7 +147,7 @@ def test_each_tensor_is_read_once_and_two_layers_are_in_memory(documents, llama,
     assert len(seen) == 6 and all(set(held) <= {i, i + 1} for i, held in enumerate(seen))
     assert all(p.is_meta for p in streamed.layers.parameters())
     read.clear()
-    StreamedFamily(Stream(llama), BLOCKS, batch=2).loglikelihoods(pairs(documents), 64, "test")
+    StreamedCutScorer(Stream(llama), BLOCKS, batch=2).loglikelihoods(pairs(documents), 64, "test")
     assert read == dict.fromkeys(names, 1)
 
 
@@ -168,8 +169,8 @@ def test_spilled_states_are_the_same_and_leave_nothing(documents, llama, tmp_pat
     assert not mapped
     assert_same_distances(streamed_distances(Stream(llama), documents, 24, tmp_path / "spill"), expected)
     assert mapped and list((tmp_path / "spill").iterdir()) == []
-    families = [StreamedFamily(Stream(llama), BLOCKS, 3, spill) for spill in (None, tmp_path / "spill")]
-    assert len({str(f.loglikelihoods(pairs(documents), 64, "test")) for f in families}) == 1
+    scorers = [StreamedCutScorer(Stream(llama), BLOCKS, 3, spill) for spill in (None, tmp_path / "spill")]
+    assert len({str(s.loglikelihoods(pairs(documents), 64, "test")) for s in scorers}) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -188,8 +189,8 @@ def test_a_store_gives_back_what_it_got_and_uses_its_places_again(dtype, tmp_pat
 def test_layers_are_shared_by_cuts_as_in_the_tree(documents, llama):
     blocks = [*BLOCKS, LayerSet.parse("drop_3-5")]
     streamed, whole = (
-        StreamedFamily(Stream(llama), blocks, batch=99),
-        Family(load_model(llama), blocks, batch=99),
+        StreamedCutScorer(Stream(llama), blocks, batch=99),
+        CutScorer(load_model(llama), blocks, batch=99),
     )
     for cuts in (streamed, whole):
         cuts.loglikelihoods(pairs(documents), 64, "test")

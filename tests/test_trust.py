@@ -10,8 +10,8 @@ from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
+from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.loss import losses
-from deeper_layers.evaluation.tree import Family
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
@@ -82,8 +82,8 @@ def test_its_code_runs_in_every_stage(own, tmp_path):
     model = load_model(full, trust_remote_code=True)
     assert type(model).__name__ == "OwnForCausalLM"
     assert angular_distances(model, documents).samples == 20
-    together = losses(Family(model, [FULL, block]), documents, "test")
-    alone = losses(Family(load_model(cut, trust_remote_code=True), [FULL]), documents, "test")
+    together = losses(CutScorer(model, [FULL, block]), documents, "test")
+    alone = losses(CutScorer(load_model(cut, trust_remote_code=True), [FULL]), documents, "test")
     expected = alone[FULL]["results"]["loss"]["loss"]
     assert together[block]["results"]["loss"]["loss"] == pytest.approx(expected, abs=1e-5)
 

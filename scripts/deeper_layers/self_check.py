@@ -21,7 +21,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .data.tokens import write_tokens
 from .errors import UserError
-from .evaluation.tree import Family, Tree
+from .evaluation.cut_scorer import CutScorer
+from .evaluation.layer_tree import LayerTree
 from .healing.lora_training import heal
 from .healing.method import HealingFiles
 from .healing.packing_check import check_packing
@@ -107,7 +108,7 @@ def _nf4() -> tuple[bool, str]:
     return True, "bitsandbytes is wrong on this CPU, plain torch takes its place"
 
 
-class _Swapped(Tree):
+class _Swapped(LayerTree):
     """A wrong tree: its middle layers change places."""
 
     def _start(self, ids: Tensor):
@@ -116,16 +117,16 @@ class _Swapped(Tree):
         return before, lambda i, hidden: call(other.get(i, i), hidden)
 
 
-class _WrongFamily(Family):
-    def _make_tree(self) -> Tree:
+class _WrongScorer(CutScorer):
+    def _make_tree(self) -> LayerTree:
         return _Swapped(self.model)
 
 
 def _tree(folder: Path, precision: str) -> tuple[bool, str]:
     model, blocks = load_model(folder, precision), [FULL, LayerSet.contiguous(4, 1)]
-    if Family(model, blocks).tree is None:
+    if CutScorer(model, blocks).tree is None:
         return False, "shared layers give other numbers than each cut by itself, which is then run so: slower"
-    if _WrongFamily(model, blocks).tree is not None:
+    if _WrongScorer(model, blocks).tree is not None:
         return False, "a tree with two layers swapped was not refused"
     return True, "the numbers of each cut by itself; a wrong tree is refused"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional
 
-from deeper_layers.evaluation.tree import Tree
+from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.models import nf4
 
 
@@ -71,15 +71,15 @@ WRONG_TREES = [without_attention, swapped, too_large, with_noise, seeing_the_fut
 
 @contextmanager
 def wrong_tree(kind):
-    """Within the context a Tree runs its layers as ``kind`` does."""
-    right = Tree._start
+    """Within the context a LayerTree runs its layers as ``kind`` does."""
+    right = LayerTree._start
 
     def start(self, ids):
         before, call = right(self, ids)
         return before, lambda i, hidden: kind(self.layers, i, call, hidden)
 
-    Tree._start = start
+    LayerTree._start = start
     try:
         yield
     finally:
-        Tree._start = right
+        LayerTree._start = right

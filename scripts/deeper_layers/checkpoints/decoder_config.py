@@ -5,26 +5,71 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
 from .model_types import REFUSED
 
-# Lists of layer numbers, and counts of leading layers: renumbered. Every other list with one entry per
-# layer (layer_types, no_rope_layers, ...) loses the removed entries.
-INDEX_LISTS = {
-    "attn_layer_indices",
-    "full_attn_idxs",
-    "hybrid_layer_ids",
-    "local_layer_ids",
-    "mlp_only_layers",
-    "moe_layers",
-    "ple_layer_ids",
+Places = Mapping[int, int]  # old number of each layer that stays -> its new number, ascending
+
+
+def _indices(numbers: Sequence[int], places: Places) -> list[int]:
+    """Of a list of layer numbers."""
+    return [places[i] for i in numbers if i in places]
+
+
+def _leading(count: int, places: Places) -> int:
+    """Of a number of leading layers, or the number of the first layer after them."""
+    return sum(i < count for i in places)
+
+
+def _last(index: int, places: Places) -> int | None:
+    """Of the number of the last layer of a kind; below 0 it stands for the last layer of all."""
+    return sum(i <= index for i in places) - 1 if index >= 0 else None
+
+
+def _count(count: int, places: Places) -> int:
+    """Of a second name of the number of layers."""
+    return len(places)
+
+
+def _repeated(pattern: Sequence, places: Places) -> list:
+    """Of a pattern that is repeated over all layers: written out."""
+    return [pattern[i % len(pattern)] for i in places]
+
+
+def _by_number(values: Mapping, places: Places) -> dict:
+    """Of a mapping from layer numbers."""
+    return {str(places[int(i)]): value for i, value in values.items() if int(i) in places}
+
+
+def _entries(values: Sequence, places: Places) -> list:
+    """Of a list with an entry for each layer."""
+    return [values[i] for i in places]
+
+
+# How an entry of a config that speaks of layers by number becomes that of the cut model; None: it stays.
+# Lists with one entry per layer (layer_types, no_rope_layers, ...) need no line here.
+EDITORS: dict[str, Callable[[Any, Places], Any]] = {
+    "attn_layer_indices": _indices,
+    "block_types": _repeated,  # RecurrentGemma
+    "first_k_dense_replace": _leading,
+    "full_attn_idxs": _indices,
+    "hybrid_layer_ids": _indices,
+    "local_layer_ids": _indices,
+    "max_window_layers": _leading,
+    "mlp_only_layers": _indices,
+    "moe_layer_end_index": _last,
+    "moe_layer_start_index": _leading,
+    "moe_layers": _indices,
+    "num_blocks": _count,
+    "num_dense_layers": _leading,
+    "per_layer_config": _by_number,
+    "ple_layer_ids": _indices,
 }
-LEADING_COUNTS = {"first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers"}
-LAYER_COUNTS = {"num_blocks"}  # second names of the number of layers
 _NOT_PER_LAYER = re.compile(r"token_id|multipliers|_limit$|section|^architectures$|^languages$")
 
 # Every how many layers something comes: shifting the layers breaks it, unless transformers reads such a
@@ -182,29 +227,15 @@ def cut_json(raw: Mapping, decoder: Decoder, block: LayerSet) -> dict:
 
 def cut_fields(fields: Mapping, n_layers: int, block: LayerSet) -> dict:
     """The entries of a decoder config that change when ``block`` is removed, with their new values."""
-    kept = block.kept(n_layers)
-    place = {old: new for new, old in enumerate(kept)}
+    places = {old: new for new, old in enumerate(block.kept(n_layers))}
     changes = {}
     for name, value in fields.items():
-        if value is None:
-            continue
-        if name in INDEX_LISTS:
-            changes[name] = [place[i] for i in value if i in place]
-        elif name in LEADING_COUNTS:
-            changes[name] = sum(i < value for i in kept)
-        elif name in LAYER_COUNTS:
-            changes[name] = len(kept)
-        elif name == "moe_layer_end_index" and value >= 0:
-            changes[name] = sum(i <= value for i in kept) - 1
-        elif name == "block_types":  # RecurrentGemma repeats this pattern
-            changes[name] = [value[i % len(value)] for i in kept]
-        elif name == "per_layer_config":
-            changes[name] = {str(place[int(i)]): v for i, v in value.items() if int(i) in place}
-        elif _is_per_layer(name, value, n_layers):
-            changes[name] = [value[i] for i in kept]
+        edit = EDITORS.get(name) or (_entries if _is_per_layer(name, value, n_layers) else None)
+        if edit and value is not None and (new := edit(value, places)) is not None:
+            changes[name] = new
     if (step := fields.get("decoder_sparse_step") or 1) > 1:
-        dense = {i for i in kept if (i + 1) % step} | set(fields.get("mlp_only_layers") or [])
-        changes["mlp_only_layers"] = [place[i] for i in sorted(dense) if i in place]
+        dense = {i for i in places if (i + 1) % step} | set(fields.get("mlp_only_layers") or [])
+        changes["mlp_only_layers"] = _indices(sorted(dense), places)
         changes["decoder_sparse_step"] = 1
     return changes
 

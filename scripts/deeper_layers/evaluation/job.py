@@ -86,9 +86,9 @@ class Job:
                 f"{checkpoint} has no manifest.json: make it with scripts/adopt.py or scripts/cut.py"
             )
         self.manifest = read_json(manifest)
-        self.out, self.is_family = out, blocks is not None
-        self.blocks = [LayerSet.parse(name) for name in dict.fromkeys(blocks)] if self.is_family else [FULL]
-        if self.is_family and (adapter or self.manifest["block"] != "full"):
+        self.out, self.by_block = out, blocks is not None
+        self.blocks = [LayerSet.parse(name) for name in dict.fromkeys(blocks)] if self.by_block else [FULL]
+        if self.by_block and (adapter or self.manifest["block"] != "full"):
             raise UserError("--blocks are cuts of a whole model: give its uncut checkpoint and no adapter")
         for block in self.blocks:
             block.kept(self.manifest["n_layers"])
@@ -97,7 +97,7 @@ class Job:
         self.missing = [block for block in self.blocks if not self._is_done(block)]
 
     def path(self, block: LayerSet) -> Path:
-        return self.out / f"{block}.json" if self.is_family else self.out
+        return self.out / f"{block}.json" if self.by_block else self.out
 
     def key(self, block: LayerSet) -> str:
         """What determines the numbers of ``block``, as a sha256."""
@@ -105,12 +105,12 @@ class Job:
 
     def name(self, block: LayerSet) -> str:
         """What is removed from the uncut model."""
-        return str(block) if self.is_family else self.manifest["block"]
+        return str(block) if self.by_block else self.manifest["block"]
 
     @property
     def journal(self) -> Path:
         """Folder for answers that are not yet in a JSON; removed by ``finish``."""
-        folder = self.out if self.is_family else self.out.parent
+        folder = self.out if self.by_block else self.out.parent
         return folder / ".answers" / f"{self.out.stem}-{_digest(self.facts)[:16]}"
 
     def write(self, block: LayerSet, result: dict) -> None:
@@ -119,14 +119,14 @@ class Job:
         write_json(self.path(block), {**result, "deeper_layers": provenance(**source)})
 
     def finish(self, layers: dict | None = None) -> None:
-        """All is written: drop the journals and, for a family, write index.json: the blocks with their keys,
-        and ``layers``, how many layers were run for those that were missing."""
+        """All is written: drop the journals and, for cuts, write index.json: the blocks with their keys, and
+        ``layers``, how many layers were run for those that were missing."""
         folder = self.journal.parent
         for journal in folder.glob(f"{self.out.stem}-" + "[0-9a-f]" * 16):  # also of earlier settings
             shutil.rmtree(journal)
         with suppress(OSError):  # absent, or another evaluation has its journal there
             folder.rmdir()
-        if self.is_family:
+        if self.by_block:
             keys = {str(block): self.key(block) for block in self.blocks}
             evaluated = [str(block) for block in self.missing]
             index = {**self.labels, "blocks": keys, "evaluated": evaluated, "layers": layers}

@@ -11,7 +11,8 @@ import numpy as np
 from ..checkpoints.decoder_config import text_config
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
-from .tree import Family, StreamedFamily
+from .cut_scorer import CutScorer
+from .streamed_scorer import StreamedCutScorer
 
 
 def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
@@ -32,24 +33,24 @@ def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
 
 
 def losses(
-    family: Family | StreamedFamily,
+    scorer: CutScorer | StreamedCutScorer,
     documents: Sequence[np.ndarray],
     what: str,
     journal: Path | None = None,
 ) -> dict[LayerSet, dict]:
-    """For each block of ``family`` the loss of every token but the first of each document, in the layout of
+    """For each block of ``scorer`` the loss of every token but the first of each document, in the layout of
     lm-eval's results: ``{"results": {"loss": {...}}}``. Documents of one token say nothing and are left out.
     """
     documents = [d.tolist() for d in documents if len(d) > 1]
     if not documents:
         raise UserError("no held-out document has two tokens or more: nothing to predict")
-    pairs = [(d[:1], d[1:]) for d in documents]
-    tokens = np.array([len(continuation) for _, continuation in pairs])
-    answers = family.loglikelihoods(pairs, int(tokens.max()), what, journal)
-    vocabulary = text_config(family.model.config).vocab_size
+    requests = [(d[:1], d[1:]) for d in documents]
+    tokens = np.array([len(continuation) for _, continuation in requests])
+    scores = scorer.loglikelihoods(requests, int(tokens.max()), what, journal)
+    vocabulary = text_config(scorer.model.config).vocab_size
     return {
-        block: _result(np.array([-log_likelihood for log_likelihood, _ in scored]), tokens, vocabulary)
-        for block, scored in answers.items()
+        block: _result(np.array([-log_likelihood for log_likelihood, _ in by_document]), tokens, vocabulary)
+        for block, by_document in scores.items()
     }
 
 

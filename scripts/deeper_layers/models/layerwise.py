@@ -17,7 +17,7 @@ from torch import Tensor
 from .layers import decoder_layers
 
 
-class Apart:
+class LayerwiseModel:
     """The decoder layers of ``model``. ``outputs`` is what each layer returns, a tensor or a tuple or list
     that begins with one, as far as it is known: layers from there on cannot be passed by."""
 

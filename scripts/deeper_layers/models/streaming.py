@@ -1,7 +1,7 @@
 """A model of which no more than two decoder layers are in memory: all samples pass through one layer, while
 the next one is read from the safetensors files. Each weight is read once.
 
-The layers are called one by one (see ``apart``), on the same batches and with the same kernels as in the
+The layers are called one by one (see ``layerwise``), on the same batches and with the same kernels as in the
 whole model, so the numbers are the same to the last digit. Between two layers the hidden states of all
 samples wait in memory or, where there are too many, in a memory-mapped file.
 """
@@ -34,13 +34,13 @@ from ..checkpoints.layer_names import layer_names
 from ..checkpoints.quantised import Asked, check_quantised
 from ..errors import UserError
 from ..runtime.memory import free_memory, is_out_of_memory
-from .layerwise import Apart
+from .layerwise import LayerwiseModel
 from .load import device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class Stream(Apart):
+class Stream(LayerwiseModel):
     """The causal language model in ``folder``, without its decoder layers and its head: they are loaded when
     their turn comes. ``precision`` is ``fp32`` or ``bf16``.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
 from ..pruning.layer_set import LayerSet
+from ..pruning.trie import trie
 from .gpu_specs import GpuSpec
 from .token_counts import SuiteTokens, tokens_per_document
 
@@ -139,12 +140,12 @@ def pruned_evaluation(
 ) -> Work:
     """All un-healed ``cuts`` of a model in one job, the full model among them.
 
-    What is scored runs through the layers before a cut once for all cuts, what is generated through each cut.
+    What is scored runs once through the layers that cuts have in common from the first on, what is generated
+    through each cut.
     """
     layers, cuts = shape.layers, list(cuts)
     kept = sum(layers - cut.n for cut in cuts)
-    after_a_cut = sum(layers - cut.n - cut.first for cut in cuts if cut.n)
-    run = (tokens.scored * (layers + after_a_cut) + tokens.generated * kept) / layers
+    run = (tokens.scored * trie(cuts, layers).layers + tokens.generated * kept) / layers
     work = evaluation(shape, suite, tokens, gpu)
     return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run)
 

@@ -1,0 +1,173 @@
+"""Log-likelihoods of all cuts of one model at once: what cuts have in common, from the first layer on, is run
+once for all of them.
+
+The cuts of a model differ only in which layers are skipped, so they form a trie (``pruning.trie``): where a
+removed run of layers begins, a branch leaves the others and goes on with the next layer kept. A batch goes
+through it depth first, so that few states are in memory at any time: one of the trunk and one of a branch,
+where each cut is one run of layers. Final norm and head are run only where a token is scored.
+
+The layers are called one by one (see ``layerwise``). A model for which that is not exact is found out at the
+start, on a small batch, and each of its cuts is then run as an ordinary model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..models.layers import decoder_layers, removed
+from ..models.shapes import padded_length, positions
+from ..pruning.layer_set import LayerSet
+from ..pruning.trie import trie
+from ..runtime.memory import free_memory, is_out_of_memory
+from ..runtime.progress import Progress
+from ..runtime.provenance import record
+from .batches import (
+    Batch,
+    Input,
+    Request,
+    Score,
+    Scores,
+    add,
+    default_batch_tokens,
+    first_batch,
+    in_order,
+    inputs_of,
+    logits_at_once,
+)
+from .journal import Journal
+from .layer_tree import LayerTree
+
+log = logging.getLogger(__name__)
+
+
+class CutScorer:
+    """The cuts ``blocks`` of ``model``, scored together.
+
+    ``batch`` is the number of sequences of a batch; None takes as many as make ``batch_tokens`` tokens,
+    padding counted. Either is halved when memory runs out. With ``tree=False`` every cut is run by itself.
+    Raises UserError for a cut that does not fit the model.
+    """
+
+    def __init__(self, model, blocks: Sequence[LayerSet], batch: int | None = None, tree: bool = True):
+        self.model = model
+        self.blocks = list(blocks)
+        self.batch, self.batch_tokens = batch, default_batch_tokens(self.model.device)
+        self.padded = partial(padded_length, device=model.device, longest=positions(model))
+        n_layers = len(decoder_layers(model))
+        self.root = trie(self.blocks, n_layers)
+        self.layers_of_cuts = sum(n_layers - block.n for block in self.blocks)
+        self.layers_run = self.layers_separate = 0
+        self.tree = self._exact_tree() if tree else None
+
+    def loglikelihoods(
+        self, requests: Sequence[Request], max_length: int, what: str, journal: Path | None = None
+    ) -> dict[LayerSet, list[Score]]:
+        """The score of every request, for every block: the sum of the log-probabilities (float32 each) of
+        the continuation's tokens, and whether each of them is the likeliest.
+
+        Sequences of more than ``max_length`` + 1 tokens lose their first ones, as in lm-eval. ``what``
+        names the job to the person who watches. Scores are added to a file in the folder ``journal``
+        after each batch, and a later call with the same requests goes on from there.
+        """
+        inputs = inputs_of(requests, max_length)
+        scores: Scores = {block: {} for block in self.blocks}
+        entries = Journal(journal, inputs, self.blocks)
+        done = 0
+        with Progress(what, total=len(inputs), unit="input") as progress:
+            for upto, found in entries.read():
+                add(scores, found)
+                progress.update(upto - done)
+                done = upto
+            while done < len(inputs):
+                size, found = self._score_some(inputs[done:])
+                done += size
+                entries.write(done, found)
+                add(scores, found)
+                progress.update(size)
+        return in_order(scores, len(requests))
+
+    def layer_counts(self) -> dict:
+        """Calls of a layer with a batch: those ``run``, and those of each cut evaluated by itself."""
+        return {"run": self.layers_run, "separate": self.layers_separate, "tree": self.tree is not None}
+
+    def _score_some(self, inputs: list[Input]) -> tuple[int, Scores]:
+        """Score the first of ``inputs``, which are longest first: as many as one batch takes."""
+        while True:
+            some = first_batch(inputs, self.batch, self.batch_tokens, self.padded)
+            try:
+                batch = Batch.of(some, self.model.device, self.padded)
+                return len(some), {cut: batch.by_request(*scored) for cut, *scored in self._scores(batch)}
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(some) == 1:
+                    raise UserError(
+                        f"one sequence of {len(some[0].ids)} tokens does not fit into memory: "
+                        "evaluate with precision nf4, or on a card with more memory"
+                    ) from None
+            log.warning("out of memory with %d sequences: half as many from here on", len(some))
+            free_memory()
+            self.batch, self.batch_tokens = self.batch and len(some) // 2, self.batch_tokens // 2
+
+    @torch.no_grad()
+    def _scores(self, batch: Batch) -> Iterator[tuple[LayerSet, Tensor, Tensor]]:
+        """For each block the log-probability of every scored token, and whether it is the likeliest, [F]."""
+        piece = logits_at_once(self.model)
+        if self.tree:
+            for block, states in self.tree.states(batch.ids, self.root):
+                scores = batch.gather_scores(states, self.tree.head, piece)
+                del states  # before the next branch
+                yield block, *scores
+        else:
+            for block in self.blocks:
+                with removed(self.model, block):
+                    logits = self.model(batch.ids, use_cache=False).logits
+                yield block, *batch.gather_scores(logits, lambda logits: logits, piece)
+        self.layers_run += self.root.layers if self.tree else self.layers_of_cuts
+        self.layers_separate += self.layers_of_cuts
+
+    def _make_tree(self) -> LayerTree:
+        return LayerTree(self.model)
+
+    def _exact_tree(self) -> LayerTree | None:
+        """The tree, if it gives the same numbers as each cut by itself on two short sequences. All their
+        places are scored: then both ways compute products of the same shapes, which are equal in bf16 too."""
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        ids = np.random.default_rng(0).integers(vocabulary, size=(2, 17)).tolist()
+        batch = Batch.of(inputs_of([(row[:1], row[1:]) for row in ids], 17), self.model.device)
+        self.tree = None
+        separate = {block: p for block, p, _ in self._scores(batch)}
+        try:
+            self.tree = self._make_tree()
+            together = {block: p for block, p, _ in self._scores(batch)}
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            log.warning("%s: its layers cannot be called one by one (%s)", type(self.model).__name__, error)
+            return None
+        finally:
+            self.layers_run = self.layers_separate = 0
+        off = {block: (together[block] - separate[block]).abs().mean().item() for block in self.blocks}
+        record(tree_check={"mean_difference_nats": max(off.values())})
+        if all(_agree(together[block], separate[block], self.model.dtype) for block in self.blocks):
+            return self.tree
+        log.warning(
+            "%s: calling its layers one by one is off by %.2g", type(self.model).__name__, max(off.values())
+        )
+        return None
+
+
+def _agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two sets of log-probabilities [F] are the same but for rounding. In 16 bits a kernel may sum in
+    another order: allowed is a mean difference far below that of one wrong layer, which is 7 % to 23 % of the
+    standard deviation over the tokens (docs/methods.md)."""
+    off = (found - expected).abs()
+    if off.max() <= 16 * torch.finfo(torch.float32).eps * expected.abs().max():
+        return True
+    return dtype != torch.float32 and bool(off.mean() <= 0.005 * expected.std())
