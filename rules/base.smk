@@ -4,20 +4,20 @@
 
 rule pretrain:
     input:
-        lambda wildcards: f"{OUT}/texts/{study.pretraining(wildcards.model)['text']}/train.jsonl",
+        inputs.training_text,
     output:
-        weights=f"{OUT}/{{model}}/pretrained/model.safetensors",
-        config=f"{OUT}/{{model}}/pretrained/config.json",
-        training=f"{OUT}/{{model}}/pretrained/training.csv",
+        weights=paths.pretrained("model.safetensors"),
+        config=paths.pretrained("config.json"),
+        training=paths.pretrained("training.csv"),
     log:
-        f"{OUT}/logs/{{model}}/pretrain.log",
+        paths.log("{model}/pretrain"),
     conda:
         "../envs/models.yaml"
     threads: 2
     resources:
         **needs(workloads.pretraining),
     params:
-        options=lambda wildcards: study.pretraining_options(wildcards.model),
+        options=lambda wildcards: options.pretrain(study, wildcards.model),
         code=code("pretrain"),
     message:
         "Training the base model {wildcards.model}"
@@ -28,9 +28,9 @@ rule pretrain:
 
 rule download:
     output:
-        f"{OUT}/{{model}}/download.json",
+        paths.download(),
     log:
-        f"{OUT}/logs/{{model}}/download.log",
+        paths.log("{model}/download"),
     wildcard_constraints:
         model=names(study.models_from("hub")),
     # Where Snakemake itself runs: the nodes of a cluster often have no network.
@@ -38,7 +38,7 @@ rule download:
     conda:
         "../envs/models.yaml"
     params:
-        options=lambda wildcards: study.download_options(wildcards.model),
+        options=lambda wildcards: options.download(study, wildcards.model),
     message:
         "Fetching {wildcards.model} into the Hugging Face cache"
     # What is asked is not a parameter: a changed length fetches nothing again.
@@ -49,47 +49,51 @@ rule download:
 
 rule adopt:
     input:
-        source_files,
+        pretrained=inputs.pretrained,
+        download=inputs.download,
     output:
-        f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        paths.full(),
     log:
-        f"{OUT}/logs/{{model}}/adopt.log",
+        paths.log("{model}/adopt"),
     wildcard_constraints:
-        model=names(study.converted(None)),
+        model=names(study.native_models),
     conda:
         "../envs/models.yaml"
     resources:
         **LIGHT,
     params:
-        options=lambda wildcards: study.source_options(wildcards.model),
-        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
+        source=source_option,
+        options=lambda wildcards: options.adopt(study, wildcards.model),
+        fingerprint=lambda wildcards: study.model(wildcards.model).fingerprint,
         code=code("adopt"),
     message:
         "Linking the base model {wildcards.model}"
     shell:
-        'python "$SCRIPTS/adopt.py" {params.options} --verify --model {wildcards.model:q} '
+        'python "$SCRIPTS/adopt.py" {params.source} {params.options} --verify --model {wildcards.model:q} '
         '--out "$(dirname {output:q})" --log {log:q}'
 
 
 rule convert_qwen:
     input:
-        source_files,
+        pretrained=inputs.pretrained,
+        download=inputs.download,
     output:
-        f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        paths.full(),
     log:
-        f"{OUT}/logs/{{model}}/convert_qwen.log",
+        paths.log("{model}/convert_qwen"),
     wildcard_constraints:
-        model=names(study.converted("qwen")),
+        model=names(study.models_to_convert("qwen")),
     conda:
         "../envs/models.yaml"
     resources:
         **LIGHT,
     params:
-        options=lambda wildcards: study.source_options(wildcards.model),
-        fingerprint=lambda wildcards: study.fingerprint(wildcards.model),
+        source=source_option,
+        options=lambda wildcards: options.convert_qwen(study, wildcards.model),
+        fingerprint=lambda wildcards: study.model(wildcards.model).fingerprint,
         code=code("convert_qwen"),
     message:
         "Converting {wildcards.model} to the layout of Qwen2"
     shell:
-        'python "$SCRIPTS/convert_qwen.py" {params.options} --model {wildcards.model:q} '
+        'python "$SCRIPTS/convert_qwen.py" {params.source} {params.options} --model {wildcards.model:q} '
         '--out "$(dirname {output:q})" --log {log:q}'

@@ -4,20 +4,21 @@
 
 checkpoint blocks:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
-        distances=lambda wildcards: study.distance_files(wildcards.model),
+        checkpoint=paths.full(),
+        distances=rules.distances.output.distances if study.needs_distances else [],
     output:
-        f"{OUT}/{{model}}/blocks.csv",
+        paths.blocks(),
     log:
-        f"{OUT}/logs/{{model}}/blocks.log",
+        paths.log("{model}/blocks"),
     localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
-        options=lambda wildcards: study.block_options(wildcards.model),
+        options=lambda wildcards: options.blocks(study, wildcards.model),
+        distances=distances_option,
         code=code("blocks"),
     message:
         "Choosing the blocks of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/blocks.py" {params.options} '
+        'python "$SCRIPTS/blocks.py" {params.options} {params.distances} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --out {output:q} --log {log:q}'

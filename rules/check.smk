@@ -4,15 +4,15 @@
 rule check:
     # No output: what holds may change with each driver and each library.
     log:
-        f"{OUT}/logs/check.log",
+        paths.log("check"),
     conda:
         "../envs/models.yaml"
     resources:
-        gpu=max(map(study.gpus, study.models)),
+        gpu=max(study.model(name).settings["gpus"] for name in study.models),
         mem_mb=8000,
         runtime=15,
     params:
-        options=study.check_options(),
+        options=options.check(study),
     message:
         "Checking what this machine computes"
     shell:

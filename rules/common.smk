@@ -24,12 +24,24 @@ sys.path.insert(0, SCRIPTS)
 from deeper_layers.runtime import terminal
 from deeper_layers.study.asked import asked_by
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN, LayerSet
+from deeper_layers.data.texts import text_fingerprint
+from deeper_layers.layout import PRUNED
+from deeper_layers.reporting.figures.registry import FIGURES
+from deeper_layers.study import figures, options
+from deeper_layers.study.checks import check
 from deeper_layers.study.code_hash import code
 from deeper_layers.errors import UserError
 from deeper_layers.study.overlay import ALONE, effective, stands_alone
+from deeper_layers.study.inputs import (
+    Inputs,
+    adapter_option,
+    card_options,
+    distances_option,
+    source_option,
+    suite_option,
+)
 from deeper_layers.study.jobs import jobs as planned_jobs
 from deeper_layers.study.schema import MissingError
-from deeper_layers.study.options import options
 from deeper_layers.study.study import Study
 from deeper_layers.study.workload import Workloads
 
@@ -40,8 +52,9 @@ sys.path.remove(SCRIPTS)
 IS_MODULE = Path(workflow.basedir).resolve() != HERE.resolve()
 
 
-def read_study() -> Study:
-    """The study of the configuration, defaults filled in; one clear line and no run if it makes no sense."""
+def read_study() -> tuple[Study, list[str]]:
+    """The study of the configuration, defaults filled in, and warnings; one clear line and no run if it makes no
+    sense."""
     # A module's importer gives the whole configuration; else the command line lays a part over config.yaml.
     own = {} if IS_MODULE else workflow.config_settings.overwrite_config
     name = Path([*workflow.overwrite_configfiles, "mine"][-1]).stem
@@ -51,16 +64,17 @@ def read_study() -> Study:
         hint = f" {ALONE}" if stands_alone(config, own) else ""
         config.clear()
         config.update(found)
-        return Study(config)
+        study = Study(config)
+        return study, check(study)
     except MissingError as error:
         sys.exit(f"error: {error}{hint}")
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-study = read_study()
+study, warnings = read_study()
+paths = study.paths
 workloads = Workloads(study)
-OUT = study.out
 STARTED = time.time()
 KINDS = ["svg", "pdf", "png"]  # every figure
 
@@ -69,13 +83,13 @@ asked = {m: asdict(asked_by(study, m)) for m in study.models_from("hub")}
 os.environ |= {"ASKED": json.dumps(asked)}
 
 if workflow.is_main_process:
-    for line in study.warnings:
+    for line in warnings:
         logger.warning(f"warning: {line}")
 
-if study.unseen and workflow.is_main_process:
-    unseen = ", ".join(study.source(model)["id"] for model in study.unseen)
+if study.uncached_models and workflow.is_main_process:
+    uncached = ", ".join(study.model(name).id for name in study.uncached_models)
     logger.info(
-        f"Not in the Hugging Face cache yet, number of layers unknown: {unseen}"
+        f"Not in the Hugging Face cache yet, number of layers unknown: {uncached}"
     )
 
 
@@ -90,7 +104,7 @@ def study_command(target):
 
 def show_summary():
     """The summary in the terminal, if this run made it."""
-    path = Path(OUT) / "summary.md"
+    path = Path(paths.summary())
     if workflow.is_main_process and path.exists() and path.stat().st_mtime > STARTED:
         logger.info(f"\n{path.read_text()}")
 
@@ -132,71 +146,31 @@ def blocks_csv(model):
     return checkpoints.blocks.get(model=model).output[0]
 
 
-def source_files(wildcards):
-    """What the base model is made from, if the workflow makes that too."""
-    kind = study.source(wildcards.model)["kind"]
-    files = {"pretrain": ["pretrained/model.safetensors", "pretrained/config.json"]}
-    files["hub"] = ["download.json"]
-    return [f"{OUT}/{wildcards.model}/{name}" for name in files.get(kind, [])]
+inputs = Inputs(study, blocks_csv)
 
 
-def suite_files(wildcards):
-    return study.suite_files(wildcards.suite, wildcards.model)
+def after(function):
+    """An input function of no files, for a rule that needs to know what ``function(wildcards)`` reads from
+    blocks.csv: what was chosen, as its parameters say it, decides a rerun, not how it was chosen.
+    """
 
-
-def pruned_blocks(wildcards):
-    return study.blocks(study.choices(blocks_csv(wildcards.model)))
-
-
-def evaluations(wildcards):
-    """Every evaluation of the study. Each model's blocks decide which healed cuts there are."""
-    files = []
-    for model in study.models:
-        choices = study.choices(blocks_csv(model))
-        for suite in study.suites:
-            files.append(f"{OUT}/{model}/pruned/{suite}/index.json")
-            for recipe in study.recipes:
-                for block in study.healed(recipe, model, choices):
-                    files.append(f"{OUT}/{model}/{recipe}/{block}/{suite}.json")
-    return files
-
-
-def speeds(wildcards):
-    """What was measured of every model, if the study asks for it."""
-    asked = config["study"]["speed"]
-    return [f"{OUT}/{model}/speed.csv" for model in study.models if asked]
-
-
-def healing_files(wildcards):
-    """What healed an exported cut; nothing if it is the un-healed one."""
-    if wildcards.treatment == "pruned":
+    def wait(wildcards):
+        # Raises until the blocks are chosen; Snakemake asks again then.
+        function(wildcards)
         return []
-    return [
-        f"{OUT}/{wildcards.model}/{wildcards.treatment}/{wildcards.block}/heal.json"
-    ]
 
-
-def exported_scores(wildcards):
-    """The evaluations of an exported cut."""
-    folder, block = f"{OUT}/{wildcards.model}/{wildcards.treatment}", wildcards.block
-    if wildcards.treatment == "pruned":
-        return [f"{folder}/{suite}/index.json" for suite in study.suites]
-    return [f"{folder}/{block}/{suite}.json" for suite in study.suites]
+    return wait
 
 
 def exports(wildcards):
     """The folders of what export names."""
-    if not study.config["export"]:
-        example = f"{study.models[0]}/{[*study.recipes, 'pruned'][0]}/4"
+    if not config["export"]:
+        example = f"{study.models[0]}/{[*study.recipes, PRUNED][0]}/4"
         sys.exit(
             "error: nothing to export: name it as MODEL/TREATMENT/N, for example "
             f"{study_command('export')} --config 'export=[{example}]'"
         )
-    found = []
-    for model, treatment, cut in map(study.exported, study.config["export"]):
-        block = study.exported_block(cut, blocks_csv(model))
-        found.append(f"{OUT}/export/{model}-{block}-{treatment}")
-    return found
+    return inputs.exports()
 
 
 def pushed(wildcards):
@@ -204,6 +178,17 @@ def pushed(wildcards):
     if not config["hub"]:
         sys.exit("error: push where to? Give --config hub=ACCOUNT, or the key hub")
     return exports(wildcards)
+
+
+def figure_code(wildcards):
+    return code("figure", f"reporting/figures/{FIGURES[wildcards.figure].module}")
+
+
+def healing_retries():
+    """Those of the profile (None), unless a healing takes longer than the day that a job may: then three, as the
+    profiles of clusters have, and one for each further day."""
+    days = workloads.healing_days()
+    return days + 2 if days > 1 else None
 
 
 def work_of(estimate):
@@ -234,13 +219,6 @@ def threads_for(estimate):
     """Threads of the same jobs."""
     work = work_of(estimate)
     return lambda wildcards: work(wildcards).threads
-
-
-def healing_retries():
-    """Those of the profile (None), unless a healing takes longer than the day that a job may: then three, as the
-    profiles of clusters have, and one for each further day."""
-    days = workloads.healing_days()
-    return days + 2 if days > 1 else None
 
 
 # For what handles files and text, whatever the model.

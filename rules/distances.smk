@@ -3,21 +3,21 @@
 
 rule distances:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        checkpoint=paths.full(),
         tokens=lambda wildcards: study.tokens(wildcards.model, config["distances"]),
     output:
-        distances=f"{OUT}/{{model}}/distances.csv",
-        summary=f"{OUT}/{{model}}/distances.json",
+        distances=paths.distances(),
+        summary=paths.distances(ending="json"),
     log:
-        f"{OUT}/logs/{{model}}/distances.log",
+        paths.log("{model}/distances"),
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.distances)
     resources:
         **needs(workloads.distances),
-        tuning=lambda wildcards: study.distance_tuning(),
+        tuning=lambda wildcards: options.distances_tuning(study),
     params:
-        options=lambda wildcards: study.distance_options(wildcards.model),
+        options=lambda wildcards: options.distances(study, wildcards.model),
         code=code("distances"),
     message:
         "Measuring the distances of {wildcards.model}"

@@ -4,55 +4,63 @@
 
 rule evaluate_pruned:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
-        text=suite_files,
-        # Not a file but an order: which blocks, not how they were found, decides a rerun.
-        order=lambda wildcards: pruned_blocks(wildcards) and [],
+        checkpoint=paths.full(),
+        tokens=inputs.suite_tokens,
+        tasks=inputs.suite_tasks,
+        order=after(inputs.pruned_blocks),
     output:
-        f"{OUT}/{{model}}/pruned/{{suite}}/index.json",
+        paths.pruned_index(),
     log:
-        f"{OUT}/logs/{{model}}/pruned/{{suite}}.log",
+        paths.log("{model}/pruned/{suite}"),
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.pruned_evaluation)
     resources:
         **needs(workloads.pruned_evaluation),
-        tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
+        tuning=lambda wildcards: options.evaluate_tuning(study, wildcards.suite),
     params:
-        blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
-        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        blocks=lambda wildcards: " ".join(map(str, inputs.pruned_blocks(wildcards))),
+        options=lambda wildcards: options.evaluate(
+            study, wildcards.suite, wildcards.model
+        ),
+        text=suite_option,
         code=code("evaluate"),
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} '
         '--code {params.code} --out "$(dirname {output:q})" --log {log:q}'
 
 
 rule evaluate_healed:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        checkpoint=paths.checkpoint(),
+        # Its summary, made with it, tells whether it is another one, not the date of so large a file.
         adapter=ancient(rules.heal.output.adapter),
         healed=rules.heal.output.summary,
-        text=suite_files,
+        tokens=inputs.suite_tokens,
+        tasks=inputs.suite_tasks,
     output:
-        f"{OUT}/{{model}}/{{recipe}}/{{block}}/{{suite}}.json",
+        paths.result(),
     log:
-        f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}-{{suite}}.log",
+        paths.log("{model}/{recipe}/{block}-{suite}"),
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.evaluation)
     resources:
         **needs(workloads.evaluation),
-        tuning=lambda wildcards: study.suite_tuning(wildcards.suite),
+        tuning=lambda wildcards: options.evaluate_tuning(study, wildcards.suite),
     params:
-        options=lambda wildcards: study.suite_options(wildcards.suite, wildcards.model),
+        options=lambda wildcards: options.evaluate(
+            study, wildcards.suite, wildcards.model
+        ),
+        text=suite_option,
         code=code("evaluate"),
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --adapter "$(dirname {input.adapter:q})" '
         "--treatment {wildcards.recipe:q} "
         "--code {params.code} --out {output:q} --log {log:q}"

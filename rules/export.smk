@@ -2,64 +2,59 @@
 # unquantised cut, and a model card. The weights stay when only the card changes.
 
 
+EXPORT_LOG = paths.log("export/{model}-{block}-{treatment}")
+
+
 rule merge:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
-        healing=healing_files,
+        checkpoint=paths.checkpoint(),
+        # As in evaluate_healed: the summary tells whether it is another one.
+        adapter=ancient(inputs.exported_adapter),
+        healing=inputs.exported_healing,
     output:
-        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}/manifest.json",
+        f"{paths.export()}/manifest.json",
     log:
-        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}.log",
+        EXPORT_LOG,
     wildcard_constraints:
-        treatment=names([*study.recipes, "pruned"]),
+        treatment=names([*study.recipes, PRUNED]),
     conda:
         "../envs/models.yaml"
     resources:
         **needs(workloads.merging),
     params:
-        options=lambda wildcards: study.trust_options(wildcards.model),
-        adapter=lambda wildcards: options(
-            {
-                "adapter": [
-                    f"{Path(path).parent}/adapter" for path in healing_files(wildcards)
-                ]
-            }
-        ),
-        code=code("export"),
+        options=lambda wildcards: options.trust(study, wildcards.model),
+        adapter=adapter_option,
+        code=code("merge"),
     message:
         "Exporting {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
     shell:
-        'python "$SCRIPTS/export.py" {params.options} {params.adapter} --gpus {resources.gpu} '
+        'python "$SCRIPTS/merge.py" {params.options} {params.adapter} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --out "$(dirname {output:q})" --log {log:q}'
 
 
 rule card:
     input:
         exported=rules.merge.output,
-        full=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
-        healing=healing_files,
-        results=exported_scores,
-        unpruned=expand(
-            "{out}/{{model}}/pruned/{suite}/index.json", out=OUT, suite=study.suites
-        ),
+        full=paths.full(),
+        healing=inputs.exported_healing,
+        results=inputs.exported_results,
+        unpruned=expand(paths.pruned_index(), suite=study.suites, allow_missing=True),
     output:
-        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}/README.md",
+        f"{paths.export()}/README.md",
     log:
-        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}-card.log",
+        EXPORT_LOG.replace(".log", "-card.log"),
     wildcard_constraints:
-        treatment=names([*study.recipes, "pruned"]),
+        treatment=names([*study.recipes, PRUNED]),
     localrule: True
     conda:
         "../envs/models.yaml"
     params:
-        options=lambda wildcards: study.card_options(
-            wildcards.model, wildcards.block, wildcards.treatment
-        ),
+        files=card_options,
         code=code("card"),
     message:
         "Writing the model card of {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
     shell:
-        'python "$SCRIPTS/card.py" {params.options} '
+        'python "$SCRIPTS/card.py" {params.files} '
         '--checkpoint "$(dirname {output:q})" --full "$(dirname {input.full:q})" --out {output:q} --log {log:q}'
 
 
@@ -74,11 +69,11 @@ rule upload:
         weights=rules.merge.output,
         card=rules.card.output,
     output:
-        f"{OUT}/export/{{model}}-{{block}}-{{treatment}}.pushed.json",
+        f"{paths.export()}.pushed.json",
     log:
-        f"{OUT}/logs/export/{{model}}-{{block}}-{{treatment}}-push.log",
+        EXPORT_LOG.replace(".log", "-push.log"),
     wildcard_constraints:
-        treatment=names([*study.recipes, "pruned"]),
+        treatment=names([*study.recipes, PRUNED]),
     # Where Snakemake itself runs: the nodes of a cluster often have no network.
     localrule: True
     conda:
@@ -88,7 +83,7 @@ rule upload:
     message:
         "Uploading {params.id}"
     shell:
-        'python "$SCRIPTS/push.py" --folder "$(dirname {input.card:q})" --id {params.id:q} --out {output:q} --log {log:q}'
+        'python "$SCRIPTS/upload.py" --folder "$(dirname {input.card:q})" --id {params.id:q} --out {output:q} --log {log:q}'
 
 
 rule push:

@@ -1,38 +1,33 @@
 # The figures, each a job of its own: those of a model, and those that show all models together. What each
 # is drawn from, its options and its caption are in scripts/deeper_layers/reporting/figures/registry.py.
-from deeper_layers.reporting.figures.registry import FIGURES
-
-
-def figure_code(wildcards):
-    return code("figure", f"reporting/figures/{FIGURES[wildcards.figure].module}")
 
 
 rule figure_model:
     input:
-        table=f"{OUT}/table.csv",
-        levels=f"{OUT}/levels.csv",
+        table=paths.table(),
+        levels=paths.levels(),
     output:
         svg=report(
-            f"{OUT}/figures/{{model}}/{{figure}}.svg",
+            paths.figure("svg"),
             caption="../report/figure.rst",
             category="{model}",
             labels={"result": "{figure}"},
         ),
-        pdf=f"{OUT}/figures/{{model}}/{{figure}}.pdf",
-        png=f"{OUT}/figures/{{model}}/{{figure}}.png",
+        pdf=paths.figure("pdf"),
+        png=paths.figure("png"),
     log:
-        f"{OUT}/logs/figures/{{model}}/{{figure}}.log",
+        paths.log("figures/{model}/{figure}"),
     wildcard_constraints:
-        figure=names(study.model_figures),
+        figure=names(figures.of_model(study)),
     localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
-        models=lambda wildcards: options({"models": [wildcards.model]}),
-        options=lambda wildcards: study.figure_options(wildcards.figure),
+        models=lambda wildcards: options.command_line({"models": [wildcards.model]}),
+        options=lambda wildcards: options.figure(study, wildcards.figure),
         code=figure_code,
         # Derived from the input, as Snakemake sees it, so that neither a path nor a caption reruns anything.
-        files=lambda wildcards, input: options(dict(input.items())),
+        files=lambda wildcards, input: options.command_line(dict(input.items())),
         caption=lambda wildcards, input: FIGURES[wildcards.figure].caption,
     message:
         "Drawing {wildcards.figure} of {wildcards.model}"
@@ -43,18 +38,18 @@ rule figure_model:
 
 use rule figure_model as figure_distances with:
     input:
-        distances=f"{OUT}/{{model}}/distances.csv",
+        distances=paths.distances(),
     wildcard_constraints:
-        figure=names(study.distance_figures),
+        figure=names(figures.of_distances(study)),
     params:
         models="",
 
 
 use rule figure_model as figure_speed with:
     input:
-        speed=f"{OUT}/{{model}}/speed.csv",
+        speed=paths.speed(),
     wildcard_constraints:
-        figure=names(study.speed_figures),
+        figure="speed",  # also by itself: snakemake speed
     params:
         models="",
 
@@ -62,17 +57,17 @@ use rule figure_model as figure_speed with:
 use rule figure_model as figure_study with:
     output:
         svg=report(
-            f"{OUT}/figures/{{figure}}.svg",
+            paths.study_figure("svg"),
             caption="../report/figure.rst",
             category="Results",
             labels={"result": "{figure}"},
         ),
-        pdf=f"{OUT}/figures/{{figure}}.pdf",
-        png=f"{OUT}/figures/{{figure}}.png",
+        pdf=paths.study_figure("pdf"),
+        png=paths.study_figure("png"),
     log:
-        f"{OUT}/logs/figures/{{figure}}.log",
+        paths.log("figures/{figure}"),
     wildcard_constraints:
-        figure=names(study.study_figures),
+        figure=names(figures.of_study(study)),
     params:
         models="",
     message:
@@ -82,15 +77,11 @@ use rule figure_model as figure_study with:
 rule figures:
     input:
         expand(
-            "{out}/figures/{model}/{figure}.{kind}",
-            out=OUT,
+            paths.figure("{kind}"),
             model=study.models,
-            figure=study.distance_figures + study.speed_figures + study.model_figures,
+            figure=figures.of_distances(study)
+            + figures.of_speed(study)
+            + figures.of_model(study),
             kind=KINDS,
         ),
-        expand(
-            "{out}/figures/{figure}.{kind}",
-            out=OUT,
-            figure=study.study_figures,
-            kind=KINDS,
-        ),
+        expand(paths.study_figure("{kind}"), figure=figures.of_study(study), kind=KINDS),

@@ -3,28 +3,28 @@
 
 rule heal:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        checkpoint=paths.checkpoint(),
         tokens=lambda w: study.tokens(w.model, study.recipe(w.recipe, w.model)),
     output:
-        adapter=f"{OUT}/{{model}}/{{recipe}}/{{block}}/adapter/adapter_model.safetensors",
-        config=f"{OUT}/{{model}}/{{recipe}}/{{block}}/adapter/adapter_config.json",
-        training=f"{OUT}/{{model}}/{{recipe}}/{{block}}/training.csv",
-        summary=f"{OUT}/{{model}}/{{recipe}}/{{block}}/heal.json",
+        adapter=paths.healed("adapter/adapter_model.safetensors"),
+        config=paths.healed("adapter/adapter_config.json"),
+        training=paths.healed("training.csv"),
+        summary=paths.healed("heal.json"),
     log:
-        f"{OUT}/logs/{{model}}/{{recipe}}/{{block}}.log",
+        paths.log("{model}/{recipe}/{block}"),
     retries: healing_retries()
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.healing)
     resources:
         **needs(workloads.healing),
-        tuning=lambda wildcards: study.healing_tuning(wildcards.recipe, wildcards.model),
-    params:
-        options=lambda wildcards: study.healing_options(
-            wildcards.recipe, wildcards.model
+        tuning=lambda wildcards: options.heal_tuning(
+            study, wildcards.recipe, wildcards.model
         ),
+    params:
+        options=lambda wildcards: options.heal(study, wildcards.recipe, wildcards.model),
         # Not an output: Snakemake deletes those before a rerun, and a killed run resumes from here.
-        state=f"{OUT}/{{model}}/{{recipe}}/{{block}}/state",
+        state=paths.healed("state"),
         code=code("heal"),
     message:
         "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"

@@ -4,13 +4,13 @@
 rule plan:
     # No output, since what is done already changes: the plan is made anew each time.
     log:
-        f"{OUT}/logs/plan.log",
+        paths.log("plan"),
     localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
         config=json.dumps(config),
-        page=f"{OUT}/plan.md",
+        page=paths.plan(),
     message:
         "Estimating the study's cost (jobs, GPU hours, disk) without running it"
     shell:

@@ -3,14 +3,13 @@
 
 rule measure_speed:
     input:
-        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
-        # Not a file but an order: which blocks, not how they were found, decides a rerun.
-        order=lambda wildcards: pruned_blocks(wildcards) and [],
+        checkpoint=paths.full(),
+        order=after(inputs.pruned_blocks),
     output:
-        speed=f"{OUT}/{{model}}/speed.csv",
-        summary=f"{OUT}/{{model}}/speed.json",
+        speed=paths.speed(),
+        summary=paths.speed(ending="json"),
     log:
-        f"{OUT}/logs/{{model}}/speed.log",
+        paths.log("{model}/speed"),
     conda:
         "../envs/models.yaml"
     # All cores of this machine, so that no other job runs beside it.
@@ -18,24 +17,19 @@ rule measure_speed:
     resources:
         **needs(workloads.speed),
     params:
-        blocks=lambda wildcards: " ".join(map(str, pruned_blocks(wildcards))),
-        options=lambda wildcards: study.speed_options(wildcards.model),
+        blocks=lambda wildcards: " ".join(map(str, inputs.pruned_blocks(wildcards))),
+        options=lambda wildcards: options.measure_speed(study, wildcards.model),
         threads=threads_for(workloads.speed),
-        code=code("speed"),
+        code=code("measure_speed"),
     message:
         "Measuring memory and speed of all cuts of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/speed.py" {params.options} --threads {params.threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/measure_speed.py" {params.options} --threads {params.threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} --out {output.speed:q} --log {log:q}'
 
 
 rule speed:
     input:
-        expand("{out}/{model}/speed.csv", out=OUT, model=study.models),
-        expand(
-            "{out}/figures/{model}/speed.{kind}",
-            out=OUT,
-            model=study.models,
-            kind=KINDS,
-        ),
+        expand(paths.speed(), model=study.models),
+        expand(paths.figure("{kind}", "speed"), model=study.models, kind=KINDS),
     localrule: True

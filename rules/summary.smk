@@ -3,27 +3,28 @@
 
 rule summary:
     input:
-        table=f"{OUT}/table.csv",
-        levels=f"{OUT}/levels.csv",
+        study=rules.study.output,
+        table=rules.table.output.csv,
+        levels=rules.table.output.levels,
     output:
-        md=f"{OUT}/summary.md",
+        md=paths.summary(),
         html=report(
-            f"{OUT}/summary.html",
+            paths.summary("html"),
             caption="../report/summary.rst",
             category="Results",
             labels={"result": "summary"},
         ),
     log:
-        f"{OUT}/logs/summary.log",
+        paths.log("summary"),
     localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
-        options=study.summary_options(),
+        tolerance=config["tolerance"],
         command=study_command("export"),
         code=code("summary"),
     message:
         "Writing the summary"
     shell:
-        'python "$SCRIPTS/summary.py" {params.options} --command {params.command:q} '
+        'python "$SCRIPTS/summary.py" --study {input.study:q} --tolerance {params.tolerance} --command {params.command:q} '
         "--table {input.table:q} --levels {input.levels:q} --out {output.md:q} {output.html:q} --log {log:q}"

@@ -3,32 +3,32 @@
 
 rule table:
     input:
-        blocks=expand("{out}/{model}/blocks.csv", out=OUT, model=study.models),
-        bases=expand(
-            "{out}/{model}/checkpoints/full/manifest.json", out=OUT, model=study.models
+        study=rules.study.output,
+        blocks=expand(paths.blocks(), model=study.models),
+        bases=expand(paths.full(), model=study.models),
+        evaluations=inputs.evaluations,
+        speed=expand(
+            paths.speed(), model=study.models if config["study"]["speed"] else []
         ),
-        evaluations=evaluations,
-        speed=speeds,
     output:
-        csv=f"{OUT}/table.csv",
-        md=f"{OUT}/table.md",
+        csv=paths.table(),
+        md=paths.table("md"),
         html=report(
-            f"{OUT}/table.html",
+            paths.table("html"),
             caption="../report/table.rst",
             category="Results",
             labels={"result": "table"},
         ),
-        levels=f"{OUT}/levels.csv",
+        levels=paths.levels(),
     log:
-        f"{OUT}/logs/table.log",
+        paths.log("table"),
     localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
-        options=study.table_options(),
         code=code("table"),
     message:
         "Writing the table"
     shell:
-        'python "$SCRIPTS/table.py" {params.options} --results "$(dirname {output.levels:q})" '
+        'python "$SCRIPTS/table.py" --study {input.study:q} '
         "--out {output.csv:q} {output.md:q} {output.html:q} --levels {output.levels:q} --log {log:q}"

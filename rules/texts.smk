@@ -3,25 +3,20 @@
 
 rule world:
     output:
-        train=f"{OUT}/texts/{{text}}/train.jsonl",
-        calibration=f"{OUT}/texts/{{text}}/calibration.jsonl",
-        validation=f"{OUT}/texts/{{text}}/validation.jsonl",
-        tasks=expand(
-            "{out}/texts/{{text}}/tasks/{task}.{kind}",
-            out=OUT,
-            task=["knowledge", "reasoning", "yesno"],
-            kind=["yaml", "jsonl"],
-        ),
+        train=paths.text(split="train"),
+        calibration=paths.text(split="calibration"),
+        validation=paths.text(split="validation"),
+        tasks=paths.task_files(["knowledge", "reasoning", "yesno"]),
     log:
-        f"{OUT}/logs/texts/{{text}}.log",
+        paths.log("texts/{text}"),
     wildcard_constraints:
-        text=names(study.texts_from(world=True)),
+        text=names(study.generated_texts),
     conda:
         "../envs/models.yaml"
     resources:
         **LIGHT,
     params:
-        options=lambda wildcards: study.world_options(wildcards.text),
+        options=lambda wildcards: options.world(study, wildcards.text),
         code=code("world"),
     message:
         "Writing the world {wildcards.text}: documents and questions"
@@ -31,19 +26,21 @@ rule world:
 
 rule sample:
     output:
-        text=f"{OUT}/texts/{{text}}/{{split}}.jsonl",
-        summary=f"{OUT}/texts/{{text}}/{{split}}.json",
+        text=paths.text(),
+        summary=paths.text(ending="json"),
     log:
-        f"{OUT}/logs/texts/{{text}}-{{split}}.log",
+        paths.log("texts/{text}-{split}"),
     wildcard_constraints:
-        text=names(study.texts_from(world=False)),
+        text=names(study.sampled_texts),
     # Where Snakemake itself runs: the nodes of a cluster often have no network.
     localrule: True
     conda:
         "../envs/models.yaml"
     params:
-        options=lambda wildcards: study.sample_options(wildcards.text, wildcards.split),
-        fingerprint=lambda wildcards: study.text_fingerprint(wildcards.text),
+        options=lambda wildcards: options.sample(study, wildcards.text, wildcards.split),
+        fingerprint=lambda wildcards: text_fingerprint(
+            study.config["texts"][wildcards.text]["source"]
+        ),
         code=code("sample"),
     message:
         "Sampling documents of {wildcards.text}, {wildcards.split}"
@@ -53,20 +50,20 @@ rule sample:
 
 rule tokenise:
     input:
-        text=f"{OUT}/texts/{{text}}/{{split}}.jsonl",
-        checkpoint=f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        text=paths.text(),
+        checkpoint=paths.full(),
     output:
         # The summary is what later stages depend on; the tokens lie beside it.
-        summary=f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.json",
-        tokens=f"{OUT}/{{model}}/tokens/{{text}}-{{split}}.safetensors",
+        summary=paths.tokens(),
+        tokens=paths.tokens(ending="safetensors"),
     log:
-        f"{OUT}/logs/{{model}}/tokens/{{text}}-{{split}}.log",
+        paths.log("{model}/tokens/{text}-{split}"),
     conda:
         "../envs/models.yaml"
     resources:
         **LIGHT,
     params:
-        options=lambda wildcards: study.trust_options(wildcards.model),
+        options=lambda wildcards: options.trust(study, wildcards.model),
         code=code("tokenise"),
     message:
         "Tokenising {wildcards.text}, {wildcards.split}, for {wildcards.model}"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deeper_layers.checkpoints.folder import MANIFEST
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import choose, write_choices
 from deeper_layers.pruning.published_blocks import published_blocks
@@ -11,7 +12,7 @@ from deeper_layers.runtime.files import read_json, replacing
 
 
 def main(arguments):
-    manifest = read_json(arguments.checkpoint / "manifest.json")
+    manifest = read_json(arguments.checkpoint / MANIFEST)
     n_layers = manifest["n_layers"]
     remove = range(1, n_layers) if arguments.remove is None else arguments.remove
     too_many = [n for n in remove if n >= n_layers]

@@ -19,7 +19,7 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     results = {"nargs": "*", "type": Path, "default": [], "metavar": "JSON"}
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder that export.py wrote")
+    p.add_argument("--checkpoint", type=Path, required=True, help="folder that merge.py wrote")
     p.add_argument("--full", type=Path, required=True, help="folder of the uncut checkpoint")
     p.add_argument("--results", **results, help="evaluations of this variant")
     p.add_argument("--unpruned", **results, help="those of the uncut model, in the same order")

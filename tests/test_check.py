@@ -7,8 +7,8 @@ from transformers import Trainer
 from deeper_layers import self_check
 from deeper_layers.models import nf4
 from deeper_layers.self_check import findings
-from deeper_layers.study.study import Study
-from helpers.config import full_config
+from deeper_layers.study import options
+from helpers.config import checked, full_config
 from helpers.small_study import prepare, run
 from helpers.wrong import kernel, scales_of_the_next_block, swapped, wrong_tree
 
@@ -74,7 +74,7 @@ def test_a_resume_that_forgets_is_found(tmp_path, monkeypatch):
 
 
 def test_the_study_says_what_is_checked():
-    assert Study(full_config()).check_options() == "--packing --precisions fp32 nf4"
+    assert options.check(checked(full_config())) == "--packing --precisions fp32 nf4"
 
 
 @pytest.mark.slow

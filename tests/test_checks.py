@@ -7,10 +7,11 @@ import yaml
 from snakemake.utils import update_config
 
 from deeper_layers.errors import UserError
+from deeper_layers.study import figures, options
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.schema import check_schema
 from deeper_layers.study.study import Study
-from helpers.config import ROOT, full_config, replaced
+from helpers.config import ROOT, checked, full_config, replaced
 
 
 def changed(**changes) -> dict:
@@ -23,21 +24,21 @@ def fault(**changes) -> str:
     with pytest.raises(UserError) as error:
         config = changed(**changes)
         check_schema(config)
-        Study(config)
+        checked(config)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.mark.parametrize("remove", [[], [0]])
 def test_to_remove_nothing_means_no_cuts_and_not_all(remove):
-    study = Study(changed(study__remove=remove, study__strategies=["deepest"]))
-    assert study.remove("embedded") == [] and "--remove --strategies" in study.block_options("embedded")
+    study = checked(changed(study__remove=remove, study__strategies=["deepest"]))
+    assert study.removals("embedded") == [] and "--remove --strategies" in options.blocks(study, "embedded")
     choices = study.expected("embedded")
     assert [str(block) for block in study.blocks(choices)] == ["full"]
-    assert study.model_figures == [] and study.study_figures == []
-    everything = Study(changed(study__remove="all"))
-    assert everything.remove("embedded") == list(range(1, 12))
-    assert "--remove" not in everything.block_options("embedded")
+    assert figures.of_model(study) == [] and figures.of_study(study) == []
+    everything = checked(changed(study__remove="all"))
+    assert everything.removals("embedded") == list(range(1, 12))
+    assert "--remove" not in options.blocks(everything, "embedded")
 
 
 def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeypatch):
@@ -47,7 +48,7 @@ def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeyp
     hub = {"source": "us/model", "gpus": 0}
     for remove in ("all", [], [2]):
         for model in (hub, full_config()["models"]["embedded"]):
-            Study(
+            checked(
                 changed(
                     export=["embedded/healed/drop_6-9", "embedded/pruned/0"],
                     models__embedded=model,
@@ -108,7 +109,7 @@ def test_settings_that_a_program_refuses_are_refused_before_anything_runs(change
     if str(changes.get("texts__world__source", "")).startswith("."):  # whoever reads it first
         config["study"] |= {"suites": ["loss"]}
         with pytest.raises(UserError, match="texts.world: there is no file or folder ./nowhere"):
-            Study(config)
+            checked(config)
         return
     assert said in fault(**changes)
 
@@ -170,7 +171,7 @@ def overlaid(own: dict, **changes) -> Study:
             place[key] = value
     merged = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(merged, own)
-    return Study(effective(merged, own, "mine"))
+    return checked(effective(merged, own, "mine"))
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_a_study_of_a_model_of_its_own_takes_nothing_from_the_default_study(onli
     # A suite of the same name is the file's alone: neither the length nor the text of the default one.
     assert study.config["suites"]["loss"]["loss"]["length"] == 2048
     quiz = overlaid(OWN, study__suites=["quiz"], suites__quiz={"tasks": ["arc_easy"]})
-    assert "--include" not in quiz.suite_options("quiz", "mine")
+    assert "--include" not in options.evaluate(quiz, "quiz", "mine")
     assert not quiz.recipes
 
 
@@ -213,7 +214,8 @@ def test_what_it_forgets_is_refused_and_not_taken_from_the_invented_world(online
 def test_a_study_says_so_itself_if_a_real_model_is_to_be_measured_on_the_invented_world(online):
     world = yaml.safe_load((ROOT / "config.yaml").read_text())["texts"]["world"]
     study = overlaid(OWN, texts__world=world, suites__loss__loss__text="world")
-    assert "world-validation" in study.suite_options("loss", "mine")
+    loss = study.suite("loss")["loss"]
+    assert study.tokens("mine", loss) == "results/mine/mine/tokens/world-validation.json"
 
 
 def test_a_variation_of_the_default_study_is_still_merged_with_it():

@@ -12,9 +12,9 @@ from deeper_layers.data.hub_corpus import Corpus
 from deeper_layers.data.sample import write_sample
 from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
-from deeper_layers.study.study import Study
+from deeper_layers.study import options
 from helpers import mirrors
-from helpers.config import ROOT, full_config
+from helpers.config import ROOT, checked, full_config
 
 C4 = {"source": "allenai/c4", "name": "en"}
 
@@ -57,7 +57,7 @@ def study(**text):
         "buffer": 100,
         **text,
     }
-    return Study(config)
+    return checked(config)
 
 
 def test_the_sample_is_random_and_always_the_same():
@@ -83,11 +83,11 @@ def test_each_of_our_splits_is_drawn_from_where_the_paper_says(tmp_path):
     """The options that the rule passes, through the program: calibration and loss from validation."""
     texts = {}
     for split, count in (("train", 300), ("calibration", 90), ("validation", 80)):
-        options = study(**{split: count}).sample_options("c4", split).split()
+        words = options.sample(study(**{split: count}), "c4", split).split()
         command = [
             sys.executable,
             str(ROOT / "scripts/sample.py"),
-            *options,
+            *words,
             "--out",
             str(tmp_path / f"{split}.jsonl"),
         ]
@@ -102,14 +102,14 @@ def test_each_of_our_splits_is_drawn_from_where_the_paper_says(tmp_path):
 
 
 def test_a_split_is_asked_for_by_what_determines_it_alone():
-    def options(split, **text):
-        return study(**text).sample_options("c4", split)
+    def asked(split, **text):
+        return options.sample(study(**text), "c4", split)
 
-    assert options("validation", calibration=7, train=8) == options("validation")
-    assert options("calibration", validation=9) == options("calibration", people=12)
-    assert options("train", train=9) != options("train")
+    assert asked("validation", calibration=7, train=8) == asked("validation")
+    assert asked("calibration", validation=9) == asked("calibration", people=12)
+    assert asked("train", train=9) != asked("train")
     shared = {"train": "train", "calibration": "train", "validation": "train"}
-    parts = [options(split, splits=shared) for split in ("train", "calibration", "validation")]
+    parts = [asked(split, splits=shared) for split in ("train", "calibration", "validation")]
     assert [("--parts 3" in o, o.split("--part ")[1][0]) for o in parts] == [
         (True, "0"),
         (True, "1"),

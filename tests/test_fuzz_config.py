@@ -15,6 +15,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from deeper_layers.data.local_source import SPLITS
 from deeper_layers.errors import UserError
 from deeper_layers.settings.distances import DistanceSettings
 from deeper_layers.settings.healing import Healing
@@ -22,11 +23,12 @@ from deeper_layers.settings.model import Pretraining
 from deeper_layers.settings.speed import SpeedSettings
 from deeper_layers.settings.suites import LossSettings, TaskSettings
 from deeper_layers.settings.texts import WorldSettings
+from deeper_layers.study import options
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
-from deeper_layers.study.study import SPLITS, Study
-from helpers.config import ROOT, cache
+from deeper_layers.study.study import Study
+from helpers.config import ROOT, cache, checked
 from helpers.programs import parser_of
 
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -156,54 +158,53 @@ def read(own: dict) -> Study:
     """The study as the Snakefile reads it."""
     merged = copy.deepcopy(DEFAULT)
     update_config(merged, copy.deepcopy(own))
-    return Study(effective(merged, own, "mine"))
+    return checked(effective(merged, own, "mine"))
 
 
 def commands(study: Study):
     """(program, its options, its class of settings) of every job of a study."""
     out = "--out x"
-    for text in study.texts_from(world=True):
-        yield "world", f"{study.world_options(text)} {out}", WorldSettings
-    for text in study.texts_from(world=False):
+    for text in study.generated_texts:
+        yield "world", f"{options.world(study, text)} {out}", WorldSettings
+    for text in study.sampled_texts:
         for split in SPLITS:
-            yield "sample", f"{study.sample_options(text, split)} {out}", None
+            yield "sample", f"{options.sample(study, text, split)} {out}", None
     for model in study.models:
-        if study.source(model)["kind"] == "pretrain":
-            yield "pretrain", f"{study.pretraining_options(model)} --text x {out}", Pretraining
-        if study.source(model)["kind"] == "hub":
-            yield "download", f"{study.download_options(model)} {out}", None
-        adopt = "convert_qwen" if model in study.converted("qwen") else "adopt"
-        yield adopt, f"{study.source_options(model)} --model {model} {out}", None
-        yield "cut", f"{study.trust_options(model)} --checkpoint x --block full {out}", None
-        yield "blocks", f"{study.block_options(model)} --checkpoint x {out}", None
-        if study.distance_files(model):
-            options = f"{study.distance_options(model)} {study.distance_tuning()}"
-            yield "distances", f"{options} --checkpoint x --tokens x {out}", DistanceSettings
+        if study.model(model).kind == "pretrain":
+            yield "pretrain", f"{options.pretrain(study, model)} --text x {out}", Pretraining
+        if study.model(model).kind == "hub":
+            yield "download", f"{options.download(study, model)} {out}", None
+        converted = model in study.models_to_convert("qwen")
+        adopt = options.convert_qwen(study, model) if converted else options.adopt(study, model)
+        made = "" if study.model(model).kind == "folder" else " --download x"
+        program = "convert_qwen" if converted else "adopt"
+        yield program, f"{adopt}{made} --model {model} {out}", None
+        yield "cut", f"{options.trust(study, model)} --checkpoint x --block full {out}", None
+        yield "blocks", f"{options.blocks(study, model)} --checkpoint x {out}", None
+        if study.needs_distances:
+            words = f"{options.distances(study, model)} {options.distances_tuning(study)}"
+            yield "distances", f"{words} --checkpoint x --tokens x {out}", DistanceSettings
         for recipe in study.recipes:
-            options = f"{study.healing_options(recipe, model)} {study.healing_tuning(recipe, model)}"
-            yield "heal", f"{options} --checkpoint x --tokens x --state x {out}", Healing
+            words = f"{options.heal(study, recipe, model)} {options.heal_tuning(study, recipe, model)}"
+            yield "heal", f"{words} --checkpoint x --tokens x --state x {out}", Healing
         for suite in study.suites:
-            options = f"{study.suite_options(suite, model)} {study.suite_tuning(suite)}"
-            yield (
-                "evaluate",
-                f"{options} --checkpoint x {out}",
-                LossSettings if study.is_loss(suite) else TaskSettings,
-            )
-        yield "speed", f"{study.speed_options(model)} --checkpoint x --blocks full {out}", SpeedSettings
-        yield "card", f"{study.card_options(model, 'full', 'pruned')} --checkpoint x --full x {out}", None
-    yield "table", f"{study.table_options()} {out}", None
-    yield "summary", f"{study.summary_options()} {out}", None
+            words = f"{options.evaluate(study, suite, model)} {options.evaluate_tuning(study, suite)}"
+            words += f" --checkpoint x {out}"
+            words += " --tokens x" * study.is_loss(suite)
+            yield "evaluate", words, LossSettings if study.is_loss(suite) else TaskSettings
+        words = f"{options.measure_speed(study, model)} --checkpoint x --blocks full {out}"
+        yield "measure_speed", words, SpeedSettings
 
 
 def taken(study: Study) -> None:
     """Every program parses what it would be given, and its own checks accept it."""
-    for name, options, cls in commands(study):
+    for name, words, cls in commands(study):
         said = StringIO()
         try:
             with redirect_stderr(said):
-                arguments = parser_of(name).parse_args(shlex.split(options))
+                arguments = parser_of(name).parse_args(shlex.split(words))
         except SystemExit:
-            raise AssertionError(f"{name} {options}: {said.getvalue().splitlines()[-1]}") from None
+            raise AssertionError(f"{name} {words}: {said.getvalue().splitlines()[-1]}") from None
         if cls:
             cls.of(vars(arguments))
 

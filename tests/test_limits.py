@@ -17,8 +17,9 @@ from deeper_layers.checkpoints.limits import check_lengths, positions
 from deeper_layers.checkpoints.quantised import Asked
 from deeper_layers.errors import UserError
 from deeper_layers.study.asked import asked_by
+from deeper_layers.study.checks import check
 from deeper_layers.study.study import Study
-from helpers.config import ROOT, changed
+from helpers.config import ROOT, changed, checked
 
 GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_positions": 64}
 LLAMA = {"model_type": "llama", "num_hidden_layers": 12, "max_position_embeddings": 64}
@@ -33,12 +34,13 @@ SHORT = {
 }
 
 
-def study(folder: Path, config: dict, **changes) -> Study:
-    """The default study on a model in a folder, with this config.json."""
+def warnings(folder: Path, config: dict, **changes) -> list[str]:
+    """Of the default study on a model in a folder, with this config.json."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_text("x")
-    return Study(changed(**{"models__embedded": {"source": str(folder), "gpus": 0}} | SHORT | changes))
+    source = {"models__embedded": {"source": str(folder), "gpus": 0}}
+    return check(Study(changed(**source | SHORT | changes)))
 
 
 LONGER = [
@@ -53,28 +55,28 @@ LONGER = [
 @pytest.mark.parametrize("key, value, said", LONGER)
 def test_every_length_is_held_against_the_positions_of_the_model(key, value, said, tmp_path):
     for config in (GPT2, LLAMA):
-        assert study(tmp_path / "m", config).warnings == []
+        assert warnings(tmp_path / "m", config) == []
     with pytest.raises(UserError) as error:
-        study(tmp_path / "m", GPT2, **{key: value})
+        warnings(tmp_path / "m", GPT2, **{key: value})
     assert str(error.value) == (
         f"{said} tokens are more than the 64 positions of embedded, and a gpt2 model has no others; write at "
         "most 64"
     )
-    (warning,) = study(tmp_path / "m", LLAMA, **{key: value}).warnings
+    (warning,) = warnings(tmp_path / "m", LLAMA, **{key: value})
     assert warning.startswith(f"{said} tokens are more than the 64 positions that embedded was made for")
 
 
 def test_lengths_that_nothing_uses_are_not_held_against_the_model(tmp_path):
     unused = {"study__strategies": ["deepest"], "distances__length": 65}
-    study(tmp_path / "m", GPT2, **unused)
-    study(tmp_path / "m", GPT2, study__speed=False, speed__new=500)
-    study(tmp_path / "m", GPT2, study__recipes=[], recipes__healed__length=65)
+    warnings(tmp_path / "m", GPT2, **unused)
+    warnings(tmp_path / "m", GPT2, study__speed=False, speed__new=500)
+    warnings(tmp_path / "m", GPT2, study__recipes=[], recipes__healed__length=65)
 
 
 def test_a_model_that_the_study_trains_was_made_for_the_length_of_its_training():
-    assert Study(changed()).warnings == []
-    warnings = Study(changed(recipes__healed__length=256)).warnings
-    assert len(warnings) == 1 and "256 tokens are more than the 128 positions" in warnings[0]
+    assert check(Study(changed())) == []
+    (warning,) = check(Study(changed(recipes__healed__length=256)))
+    assert "256 tokens are more than the 128 positions" in warning
 
 
 @pytest.mark.parametrize(
@@ -144,9 +146,10 @@ def test_positions_are_read_from_what_families_call_them(config, wanted):
 def test_a_quantised_checkpoint_is_refused_for_what_it_cannot_do(said, changes, line, tmp_path):
     fp32 = {"recipes__healed__precision": "fp32"}
     with pytest.raises(UserError) as error:
-        study(tmp_path / "m", LLAMA | {"quantization_config": said}, **fp32 | changes)
+        warnings(tmp_path / "m", LLAMA | {"quantization_config": said}, **fp32 | changes)
     assert str(error.value).startswith(line) and "give the model that it was made from" in str(error.value)
-    assert study(tmp_path / "m", LLAMA | {"quantization_config": {"quant_method": "fp8"}}, **fp32)
+    fp8 = {"quantization_config": {"quant_method": "fp8"}}
+    assert warnings(tmp_path / "m", LLAMA | fp8, **fp32) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_quantised_checkpoint_is_refused_for_what_it_cannot_do(said, changes, 
 )
 def test_a_model_that_writes_no_text_is_refused(config, tmp_path):
     with pytest.raises(UserError, match="^embedded: .*(has an encoder|no causal language model)"):
-        study(tmp_path / "m", config)
+        warnings(tmp_path / "m", config)
 
 
 def run(program: str, *words) -> subprocess.CompletedProcess:
@@ -170,7 +173,7 @@ def run(program: str, *words) -> subprocess.CompletedProcess:
 PROGRAMS = {
     "distances": ["--tokens", "t", "--out", "d.csv", "--length", 65],
     "heal": ["--tokens", "t", "--out", "o", "--state", "s", "--length", 65, "--precision", "fp32"],
-    "speed": ["--blocks", "full", "--out", "s.csv", "--prompt", 60, "--new", 5],
+    "measure_speed": ["--blocks", "full", "--out", "s.csv", "--prompt", 60, "--new", 5],
     "evaluate": ["--suite", "l", "--out", "o", "--loss", "--tokens", "t", "--sequences", 9, "--length", 65],
 }
 
@@ -198,7 +201,7 @@ def test_a_program_warns_in_its_log(tmp_path, capsys):
 
 
 def test_what_is_asked_reaches_the_program_that_fetches_a_model():
-    study = Study(changed(study__speed=True, distances__stream=True))
+    study = checked(changed(study__speed=True, distances__stream=True))
     asked = asked_by(study, "embedded")
     assert asked.lengths["recipes.healed.length"] == 128 and asked.streamed == ["distances.stream"]
     again = Asked(**json.loads(json.dumps(asdict(asked))))

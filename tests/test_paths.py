@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from deeper_layers.errors import UserError
-from deeper_layers.study.options import options
+from deeper_layers.study import options
 from deeper_layers.study.schema import check_schema
-from deeper_layers.study.study import Study
-from helpers.config import ROOT, full_config
+from helpers.config import ROOT, checked, full_config
 from helpers.small_study import changed, prepare, run
 
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
-NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}"}
-# Made by options(), or names of blocks.
-QUOTED = {"{resources.tuning}", "{params.options}", "{params.adapter}", "{params.blocks}"}
+NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
+# Made by options.command_line, or names of blocks.
+NAMES = ("options", "source", "distances", "text", "adapter", "files", "blocks", "models")
+QUOTED = {"{resources.tuning}", *(f"{{params.{name}}}" for name in NAMES)}
 
 
 def shell_texts() -> dict[str, str]:
@@ -45,7 +45,8 @@ def test_every_command_line_quotes_what_it_is_given():
     texts = shell_texts()
     assert len(texts) >= 20
     assert {name: unquoted(text) for name, text in texts.items() if unquoted(text)} == {}
-    assert all(text.split("python ")[1].startswith('"$SCRIPTS/') for text in texts.values())
+    programs = [text.split("python ")[1] for text in texts.values() if not text.startswith("printf ")]
+    assert all(program.startswith('"$SCRIPTS/') for program in programs)
     # The scan sees each kind of lapse.
     assert unquoted("a {input} {input.x:q}") == ["{input}"]
     assert unquoted('a "$(dirname {output})"') == ["{output}"]
@@ -56,13 +57,18 @@ def test_every_command_line_quotes_what_it_is_given():
 def test_options_reach_a_program_as_they_are_in_the_configuration():
     settings = {"source": ODD, "name": "", "include": ["~", "a b", "ü;ls"], "hash": "#", "newest": "`id`"}
     words = subprocess.run(
-        ["bash", "-c", f"printf '%s\\n' {options(settings)}"], text=True, capture_output=True, check=True
+        ["bash", "-c", f"printf '%s\\n' {options.command_line(settings)}"],
+        text=True,
+        capture_output=True,
+        check=True,
     ).stdout.split("\n")[:-1]
     assert words == ["--hash", "#", "--include", "~", "a b", "ü;ls", "--name", "", "--newest", "`id`"] + [
         "--source",
         ODD,
     ]
-    assert options({"rank": 2, "batch": 16}) == "--batch 16 --rank 2"  # nothing that needs no quotes has them
+    assert (
+        options.command_line({"rank": 2, "batch": 16}) == "--batch 16 --rank 2"
+    )  # nothing that needs no quotes has them
 
 
 def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_path, monkeypatch):
@@ -77,13 +83,13 @@ def test_a_leading_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_pat
     config["distances"] |= {"stream": True, "spill": "~/spill"}
     config["suites"]["loss"]["loss"] |= {"stream": True, "spill": "~/spill"}
     config["suites"]["quiz"] = {"tasks": ["mine"], "include": "~/tasks", "precision": "fp32"}
-    study = Study(config)
+    study = checked(config)
     assert study.out == f"{home}/results"
     for text, said in (
-        (study.sample_options("own", "train"), f"--source={home}/texts"),
-        (study.distance_tuning(), f"--spill={home}/spill"),
-        (study.suite_tuning("loss"), f"--spill={home}/spill"),
-        (study.suite_options("quiz", "embedded"), f"--include={home}/tasks"),
+        (options.sample(study, "own", "train"), f"--source={home}/texts"),
+        (options.distances_tuning(study), f"--spill={home}/spill"),
+        (options.evaluate_tuning(study, "loss"), f"--spill={home}/spill"),
+        (options.evaluate(study, "quiz", "embedded"), f"--include={home}/tasks"),
     ):
         words = shlex.split(text)
         option, path = said.split("=")
@@ -107,7 +113,7 @@ def test_a_line_break_in_a_name_or_path_is_refused_in_one_line(place):
 @pytest.mark.parametrize("outdir", ["", "/", "-x", "a{b}c"])
 def test_an_outdir_that_snakemake_or_a_program_would_take_for_something_else_is_refused(outdir):
     with pytest.raises(UserError, match=r"^outdir: .* cannot be the folder of the results"):
-        Study(full_config() | {"outdir": outdir})
+        checked(full_config() | {"outdir": outdir})
 
 
 @pytest.mark.slow

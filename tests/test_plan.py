@@ -17,7 +17,7 @@ from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
 from deeper_layers.study.study import Study
 from deeper_layers.study.workload import Workloads
-from helpers.config import ROOT, cache, full_config, merged
+from helpers.config import ROOT, cache, checked, full_config, merged
 from helpers.small_study import run
 
 LLAMA = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False, "torch_dtype": "float16"}
@@ -68,7 +68,7 @@ def study(tmp_path, monkeypatch):
     config = with_defaults(config)
 
     def read(**changes) -> Study:
-        return Study(copy.deepcopy(config) | changes)
+        return checked(copy.deepcopy(config) | changes)
 
     return read
 
@@ -96,7 +96,7 @@ def test_sizes_are_those_of_transformers_models(config):
 def choose(study: Study, folder) -> None:
     """Write blocks.csv of each model as if every l*(n) began in the middle of what is possible."""
     for model in study.models:
-        n_layers = study.n_layers(model)
+        n_layers = study.model(model).n_layers
         choices = [Choice("similarity", FULL, 0.0)]
         choices += [
             Choice("similarity", LayerSet.contiguous((n_layers - n) // 2, n), 0.1) for n in range(1, n_layers)
@@ -108,7 +108,7 @@ def choose(study: Study, folder) -> None:
 
 def test_before_the_blocks_are_chosen_all_is_an_upper_bound(study, tmp_path):
     before = plan(study())
-    assert before.stages["heal"].jobs == sum(study().n_layers(m) - 1 for m in study().models) + 79
+    assert before.stages["heal"].jobs == sum(study().model(m).n_layers - 1 for m in study().models) + 79
     assert before.stages["evaluate_healed"].jobs == 5 * before.stages["heal"].jobs
     choose(study(), tmp_path)
     after = plan(study())

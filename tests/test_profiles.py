@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from deeper_layers.pruning.layer_set import FULL
-from deeper_layers.study.study import Study
 from deeper_layers.study.workload import Workloads
-from helpers.config import ROOT, full_config
+from helpers.config import ROOT, checked, full_config
 from helpers.small_study import changed, prepare, run
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/config.yaml"))
@@ -69,11 +68,11 @@ def test_it_says_its_command_and_every_setting_what_it_is_for(profile):
 def test_each_attempt_asks_for_more_and_no_job_for_more_than_a_day():
     config = full_config()
     config["models"]["embedded"]["gpus"] = 1
-    job = Workloads(Study(config)).healing("embedded", "healed", FULL)
+    job = Workloads(checked(config)).healing("embedded", "healed", FULL)
     for need in (job.gpu_mem_mb, job.mem_mb, job.runtime):
         assert 0 < need(1) < need(2) < need(3)
     config["recipes"]["healed"]["steps"] = 10**9
-    job = Workloads(Study(config)).healing("embedded", "healed", FULL)
+    job = Workloads(checked(config)).healing("embedded", "healed", FULL)
     assert job.runtime(1) == job.runtime(2) == 24 * 60
     assert job.mem_mb(4) == job.mem_mb(12) > job.mem_mb(3)
 
@@ -81,12 +80,12 @@ def test_each_attempt_asks_for_more_and_no_job_for_more_than_a_day():
 def test_a_healing_of_many_days_is_tried_again_for_each():
     """70 billion weights by the paper's recipe: more than four attempts of a day."""
     config = full_config()
-    assert Workloads(Study(config)).healing_days() == 1
+    assert Workloads(checked(config)).healing_days() == 1
     config["models"]["embedded"]["gpus"] = 1
     config["models"]["embedded"]["pretrain"] |= {"layers": 80, "width": 8192, "ffn": 28672}
     config["recipes"]["healed"] |= {"steps": 5000, "batch": 16, "length": 2048, "packing": True}
-    job = Workloads(Study(config)).healing("embedded", "healed", FULL)
-    days = Workloads(Study(config)).healing_days()
+    job = Workloads(checked(config)).healing("embedded", "healed", FULL)
+    days = Workloads(checked(config)).healing_days()
     assert job.runtime(99) == 24 * 60 and 24 * 60 * (days - 1) < job.minutes <= 24 * 60 * days and days > 4
 
 

@@ -63,7 +63,7 @@ def hub():
 
 
 def push(hub, folder, token):
-    command = [sys.executable, ROOT / "scripts/push.py", "--folder", folder / "out", "--id", "owner/name"]
+    command = [sys.executable, ROOT / "scripts/upload.py", "--folder", folder / "out", "--id", "owner/name"]
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HOME": str(folder / "home"), "HF_TOKEN": token}
     return subprocess.run(

@@ -81,7 +81,7 @@ def test_memory_is_the_most_at_one_time():
 def test_the_program_writes_a_table_and_how_it_was_made(full, tmp_path):
     command = [
         sys.executable,
-        ROOT / "scripts/speed.py",
+        ROOT / "scripts/measure_speed.py",
         "--checkpoint",
         full,
         "--blocks",

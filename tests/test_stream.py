@@ -23,10 +23,10 @@ from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Store, Stream
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json
-from deeper_layers.study.study import Study
+from deeper_layers.study import options
 from deeper_layers.study.token_counts import DOCUMENT_TOKENS
 from deeper_layers.study.workload import Workloads
-from helpers.config import ROOT, full_config
+from helpers.config import ROOT, checked, full_config
 from helpers.tiny import ARCHITECTURES, settled, tiny_model
 
 transformers.logging.set_verbosity_error()
@@ -333,14 +333,14 @@ def test_a_study_says_what_is_streamed():
     study = full_config()
     study["distances"] |= {"stream": True, "spill": "/scratch"}
     study["suites"]["loss"]["loss"]["stream"] = True
-    known = Study(study)
-    assert "--spill /scratch" in known.distance_tuning()
-    assert "--stream" in known.distance_tuning().split()
-    assert "--stream" in known.suite_tuning("loss").split()
+    known = checked(study)
+    assert "--spill /scratch" in options.distances_tuning(known)
+    assert "--stream" in options.distances_tuning(known).split()
+    assert "--stream" in options.evaluate_tuning(known, "loss").split()
     for where in (study["distances"], study["suites"]["loss"]["loss"]):
         where["precision"] = "nf4"
         with pytest.raises(UserError, match="stream reads weights as they are, so precision cannot be nf4"):
-            Study(study)
+            checked(study)
         where["precision"] = "bf16"
 
 
@@ -352,11 +352,11 @@ def test_a_streamed_job_asks_for_the_memory_of_two_layers(tmp_path):
     study["models"]["big"] = study["models"]["embedded"] | {"source": str(tmp_path), "gpus": 1}
     study["study"] |= {"models": ["big"], "suites": []}
     study["distances"] |= {"precision": "bf16", "samples": 500, "length": 128}
-    whole = Workloads(Study(study)).distances("big")
+    whole = Workloads(checked(study)).distances("big")
     study["distances"] |= {"stream": True, "spill": None}
-    streamed = Workloads(Study(study)).distances("big")
+    streamed = Workloads(checked(study)).distances("big")
     study["distances"]["spill"] = "/scratch"
-    spilled = Workloads(Study(study)).distances("big")
+    spilled = Workloads(checked(study)).distances("big")
     assert 130_000 < whole.weights_mb < 145_000
     assert 3_500 < streamed.weights_mb == spilled.weights_mb < 5_000
     assert streamed.gpu_mem_mb() < 12_000

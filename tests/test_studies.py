@@ -14,10 +14,11 @@ from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.settings.json_schema import with_defaults
+from deeper_layers.study import figures, options
 from deeper_layers.study.plan import plan
 from deeper_layers.study.schema import check_schema
 from deeper_layers.study.study import Study
-from helpers.config import LAYERS, ROOT, cache, merged
+from helpers.config import LAYERS, ROOT, cache, checked, merged
 
 STUDIES = sorted(set((ROOT / "studies").glob("*.yaml")) - {ROOT / "studies/template.yaml"})
 
@@ -44,7 +45,7 @@ def study(tmp_path, monkeypatch):
         cache(tmp_path, config)
         check_schema(config)
         config = with_defaults(config)
-        return Study(config)
+        return checked(config)
 
     return read
 
@@ -52,13 +53,13 @@ def study(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_is_valid_and_pins_what_it_can(path, study):
     found = study(path.stem)
-    assert found.unseen == [] and found.out == f"results/{path.stem}"
+    assert found.uncached_models == [] and found.out == f"results/{path.stem}"
     own = yaml.safe_load(path.read_text())
     assert set(found.models) == set(own["models"])  # nothing of the embedded study is left in it
     for model, settings in own["models"].items():
-        assert found.n_layers(model) == LAYERS[model]
+        assert found.model(model).n_layers == LAYERS[model]
         assert settings["revision"] is None or len(settings["revision"]) == 40
-        assert not found.trust(model)["trust_remote_code"]
+        assert not found.model(model).trust["trust_remote_code"]
     stages = [found.config["distances"]["text"]]
     stages += [found.recipe(recipe, model)["text"] for recipe in found.recipes for model in found.models]
     assert set(stages) == {"c4"}
@@ -78,13 +79,13 @@ def test_no_setting_of_the_embedded_recipe_or_suites_shows_through(path):
 
 def test_the_papers_study_has_the_settings_of_its_appendix(study):
     paper = study("paper")
-    assert set(paper.models) == set(APPENDIX) and paper.remove("phi-2") == list(range(1, 32))
+    assert set(paper.models) == set(APPENDIX) and paper.removals("phi-2") == list(range(1, 32))
     for model, (source, length, rate, rank, targets) in APPENDIX.items():
         recipe = paper.recipe("healed", model)
         if targets == QWEN:  # the names that these have as Qwen2
-            assert paper.converted("qwen") == ["qwen-7b", "qwen-14b"]
+            assert paper.models_to_convert("qwen") == ["qwen-7b", "qwen-14b"]
             targets = LLAMA
-        assert paper.source(model)["id"] == source
+        assert paper.model(model).id == source
         assert (recipe["length"], recipe["learning_rate"], recipe["rank"]) == (length, rate, rank)
         assert recipe["targets"] == targets and recipe["alpha"] is None
         assert (recipe["steps"], recipe["batch"], recipe["warmup"]) == (5000, 16, 100)
@@ -94,13 +95,13 @@ def test_the_papers_study_has_the_settings_of_its_appendix(study):
     assert (texts["source"], texts["name"]) == ("allenai/c4", "en")
     assert texts["train"] == 5000 * 16 and distances["samples"] == texts["calibration"] == 10_000
     assert distances["split"] == "calibration"
-    calibration, validation = (paper.sample_options("c4", s) for s in ("calibration", "validation"))
+    calibration, validation = (options.sample(paper, "c4", s) for s in ("calibration", "validation"))
     assert "--split validation" in calibration and "--split validation" in validation
     assert "--part 0 --parts 2" in calibration and "--part 1 --parts 2" in validation
     suites = paper.config["suites"]
     assert suites["loss"]["loss"]["sequences"] == 60_000
     assert {name: suites[name]["shots"] for name in ("mmlu", "boolq")} == {"mmlu": 5, "boolq": 0}
-    assert {"hellaswag", "gsm8k"} < set(paper.suites) and paper.study_figures[0] == "published"
+    assert {"hellaswag", "gsm8k"} < set(paper.suites) and figures.of_study(paper)[0] == "published"
 
 
 def test_the_ablations_change_one_thing_each(study):
@@ -111,8 +112,8 @@ def test_the_ablations_change_one_thing_each(study):
         recipe = found.recipe(name, "llama-2-7b")
         changes = {key for key in recipe if recipe[key] != base[key]}
         assert changes == {name.split("_")[0]} and recipe[changes.pop()] == int(name.split("_")[1])
-    assert {"recipes", "prompts"} <= set(found.model_figures)  # figures 7, 8 and 9
-    asked = found.figure_options("prompts").split()
+    assert {"recipes", "prompts"} <= set(figures.of_model(found))  # figures 7, 8 and 9
+    asked = options.figure(found, "prompts").split()
     assert asked[:3] == ["--metrics", "mmlu_mmlu", "mmlu_1_shot_mmlu"] and len(asked) == 8
     for suite in found.suites[1:-1]:
         settings = found.config["suites"][suite]
@@ -184,7 +185,7 @@ def test_the_papers_whole_graph_is_built_once_the_blocks_are_chosen(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     config = with_defaults(config)
-    costs = plan(Study(config)).stages.items()
+    costs = plan(checked(config)).stages.items()
     planned = {stage: cost.jobs - cost.done for stage, cost in costs if cost.jobs > cost.done}
     assert planned | {"all": 1, "total": found["total"]} == found
 
@@ -208,5 +209,5 @@ def test_a_study_that_asks_for_too_many_layers_is_told_so(study):
     config = copy.deepcopy(modern.config)
     config["study"]["remove"] = [15, 16]
     with pytest.raises(UserError, match="n = 16 leaves nothing of llama-3.2-1b, which has 16 layers"):
-        Study(config)
+        checked(config)
     assert cached_file("meta-llama/Llama-3.2-1B", None, "config.json")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -9,16 +10,16 @@ import yaml
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.reporting.contents import Contents
 from deeper_layers.settings.json_schema import schema
-from deeper_layers.study.options import options
+from deeper_layers.study import figures, options
 from deeper_layers.study.schema import check_schema
-from deeper_layers.study.study import Study
-from helpers.config import ROOT, changed, full_config
+from helpers.config import ROOT, changed, checked, full_config
 
 
 def test_the_default_configuration_is_valid_and_every_key_has_a_description():
     check_schema(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    Study(full_config())
+    checked(full_config())
 
     def described(mapping, path=""):
         for key, value in mapping.get("properties", {}).items():
@@ -75,7 +76,7 @@ def test_bad_input_is_one_clear_line(changes, said):
     with pytest.raises(UserError) as error:
         config = changed(**changes)
         check_schema(config)
-        Study(config)
+        checked(config)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -85,7 +86,7 @@ def test_names_that_would_collide_in_the_results_folder_are_refused():
         config[kind][name] = next(iter(config[kind].values()))
         config["study"][kind] = [name]
         with pytest.raises(UserError, match="not a name that can be a folder"):
-            Study(config)
+            checked(config)
 
 
 def folder_with(tmp_path, *names, layers=4):
@@ -100,35 +101,36 @@ def folder_with(tmp_path, *names, layers=4):
 def test_a_folder_must_be_a_checkpoint_with_safetensors(tmp_path):
     empty = folder_with(tmp_path)
     with pytest.raises(UserError, match="has no config.json"):
-        Study(changed(models__embedded={"source": empty, "gpus": 0}))
+        checked(changed(models__embedded={"source": empty, "gpus": 0}))
     (tmp_path / "checkpoint/config.json").write_text('{"num_hidden_layers": 4}')
     (tmp_path / "checkpoint/pytorch_model.bin").write_text("x")
     with pytest.raises(UserError, match="has no .safetensors file; save it with"):
-        Study(changed(models__embedded={"source": empty, "gpus": 0}))
+        checked(changed(models__embedded={"source": empty, "gpus": 0}))
 
 
 def test_layers_of_a_folder_are_read_before_anything_runs(tmp_path):
     folder = folder_with(tmp_path, "config.json", "model.safetensors")
     with pytest.raises(UserError, match="n = 4 leaves nothing of embedded, which has 4 layers"):
-        Study(changed(models__embedded={"source": folder, "gpus": 0}))
+        checked(changed(models__embedded={"source": folder, "gpus": 0}))
 
 
 def test_a_folder_is_known_by_its_content_not_its_date(tmp_path):
     folder = folder_with(tmp_path, "config.json", "model.safetensors", layers=20)
-    study = Study(changed(models__embedded={"source": folder, "gpus": 0}))
-    before = study.fingerprint("embedded")
+    study = checked(changed(models__embedded={"source": folder, "gpus": 0}))
+    before = study.model("embedded").fingerprint
     weights = tmp_path / "checkpoint/model.safetensors"
     weights.touch()
-    assert study.fingerprint("embedded") == before
+    assert study.model("embedded").fingerprint == before
     weights.write_text("y")
-    assert study.fingerprint("embedded") != before
+    assert study.model("embedded").fingerprint != before
 
 
 def test_options_do_not_depend_on_the_order_of_keys():
     assert (
-        options({"b_c": 1, "a": ["x", "y"], "off": False, "none": None, "on": True}) == "--a x y --b-c 1 --on"
+        options.command_line({"b_c": 1, "a": ["x", "y"], "off": False, "none": None, "on": True})
+        == "--a x y --b-c 1 --on"
     )
-    assert options({"x": 1, "y": 2}) == options({"y": 2, "x": 1})
+    assert options.command_line({"x": 1, "y": 2}) == options.command_line({"y": 2, "x": 1})
 
 
 def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
@@ -148,7 +150,7 @@ def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
     def healed(**restriction):
         config = changed()
         config["recipes"]["healed"].update(restriction)
-        study = Study(config)
+        study = checked(config)
         return [str(b) for b in study.healed("healed", "embedded", study.choices(path))]
 
     assert healed(control=False) == ["drop_3-4", "drop_5-6", "drop_2-5"]  # the shared block once
@@ -159,23 +161,38 @@ def test_a_recipe_heals_what_it_restricts_itself_to(tmp_path):
     assert healed(control=False, strategies=["similarity"], models=one) == ["drop_5-6"]
 
 
-def test_the_table_is_told_which_cuts_a_recipe_healed():
-    config = changed(study__models=["embedded", "other", "third"])
-    for model in ("other", "third"):
-        config["models"][model] = config["models"]["embedded"]
-    assert "--recipes healed --" in Study(config).table_options()
-    config["recipes"]["healed"] |= {"remove": [2, 4]}
-    assert "--recipes healed:2,4 --" in Study(config).table_options()
-    config["recipes"]["healed"]["models"] = {"other": {"strategies": ["deepest"]}}
-    told = "--recipes healed:2,4::embedded,third healed:2,4:deepest:other --"
-    assert told in Study(config).table_options()
+def test_the_results_say_which_cuts_a_recipe_healed(tmp_path):
+    """As the rules write study.json and the programs read it."""
+    config = changed(study__models=["embedded", "other"])
+    config["models"]["other"] = config["models"]["embedded"]
+    config["recipes"]["healed"] |= {"remove": [2], "models": {"other": {"strategies": ["deepest"]}}}
+    choices = [
+        Choice("similarity", LayerSet.contiguous(3, 2), 0.1),
+        Choice("deepest", LayerSet.contiguous(5, 2), 0.3),
+        Choice("deepest", LayerSet.contiguous(4, 3), 1),
+    ]
+    written = checked(config).contents({"embedded": choices, "other": choices})
+    (tmp_path / "study.json").write_text(json.dumps(asdict(written)))
+    read = Contents.read(tmp_path / "study.json")
+    healed = {"embedded": ["full", "drop_3-4", "drop_5-6"], "other": ["full", "drop_5-6"]}
+    assert read == written and read.healed == {"healed": healed}
+    assert read.suites == ["quiz", "loss"] and read.c4 == [] and not read.speed
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+def test_a_file_that_does_not_say_what_a_study_holds_is_named(tmp_path, text):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(UserError, match="study.json does not say what a study holds"):
+        Contents.read(tmp_path / "study.json")
+    with pytest.raises(UserError, match="other.json is missing"):
+        Contents.read(tmp_path / "other.json")
 
 
 def test_a_model_may_have_its_own_values_of_a_recipe():
     config = changed()
     config["recipes"]["healed"]["models"] = {"embedded": {"rank": 2}}
-    study = Study(config)
-    assert "--rank 2 " in study.healing_options("healed", "embedded")
+    study = checked(config)
+    assert "--rank 2 " in options.heal(study, "healed", "embedded")
     assert study.recipe("healed", "another")["rank"] == config["recipes"]["healed"]["rank"]
 
 
@@ -183,7 +200,8 @@ def test_the_configuration_is_read_without_torch_or_pandas():
     import subprocess
 
     program = (
-        "import sys; sys.path.insert(0, 'scripts'); import deeper_layers.study.study;"
+        "import sys; sys.path.insert(0, 'scripts'); import deeper_layers.study.inputs;"
+        "import deeper_layers.study.plan; import deeper_layers.study.checks;"
         "import deeper_layers.study.code_hash;"
         "assert not {'torch', 'pandas', 'transformers', 'numpy'} & set(sys.modules)"
     )
@@ -201,12 +219,12 @@ def cached_config(home, model_id, **settings):
 def test_layers_of_a_hub_model_are_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cached_config(tmp_path, "us/model", text_config={"num_hidden_layers": 7})
-    study = Study(
+    study = checked(
         changed(models__embedded={"source": "us/model", "revision": None, "gpus": 0}, study__remove=[6])
     )
-    assert study.n_layers("embedded") == 7 and study.unseen == []
+    assert study.model("embedded").n_layers == 7 and study.uncached_models == []
     with pytest.raises(UserError, match="n = 7 leaves nothing of embedded, which has 7 layers"):
-        Study(changed(models__embedded={"source": "us/model", "gpus": 0}, study__remove=[7]))
+        checked(changed(models__embedded={"source": "us/model", "gpus": 0}, study__remove=[7]))
 
 
 def test_a_hub_model_that_is_not_at_hand_is_named_when_offline_and_awaited_when_not(tmp_path, monkeypatch):
@@ -214,12 +232,14 @@ def test_a_hub_model_that_is_not_at_hand_is_named_when_offline_and_awaited_when_
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     config = changed(models__embedded={"source": "us/model", "gpus": 0})
     with pytest.raises(UserError) as error:  # conftest.py sets HF_HUB_OFFLINE
-        Study(config)
+        checked(config)
     assert str(error.value).startswith(f"not in the cache {tmp_path}, and HF_HUB_OFFLINE is set: us/model;")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert Study(config).unseen == ["embedded"] and Study(config).n_layers("embedded") is None
+    assert (
+        checked(config).uncached_models == ["embedded"] and checked(config).model("embedded").n_layers is None
+    )
     with pytest.raises(UserError, match="'us//model' is neither pretrain, nor a folder here, nor an id"):
-        Study(changed(models__embedded={"source": "us//model", "gpus": 0}))
+        checked(changed(models__embedded={"source": "us//model", "gpus": 0}))
 
 
 def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():
@@ -242,35 +262,35 @@ def test_a_model_may_be_written_layer_by_layer(tmp_path):
     (tmp_path / "model.safetensors").touch()
     config = full_config()
     config["models"]["embedded"]["source"] = str(tmp_path)
-    assert "--reshard" not in Study(config).source_options("embedded")
+    assert "--reshard" not in options.adopt(checked(config), "embedded")
     config["models"]["embedded"]["reshard"] = True
-    assert "--reshard" in Study(config).source_options("embedded").split()
+    assert "--reshard" in options.adopt(checked(config), "embedded").split()
     config["models"]["embedded"]["convert"] = "qwen"
     with pytest.raises(UserError, match="reshard: a converted model"):
-        Study(config)
+        checked(config)
 
 
 def test_code_of_a_model_runs_in_every_stage_or_in_none():
     for trusted in (True, False):
-        study = Study(changed(models__embedded__trust_remote_code=trusted))
+        study = checked(changed(models__embedded__trust_remote_code=trusted))
         stages = [
-            study.source_options("embedded"),
-            study.trust_options("embedded"),
-            study.distance_options("embedded"),
-            study.healing_options("healed", "embedded"),
-            study.suite_options("quiz", "embedded"),
-            study.suite_options("loss", "embedded"),
+            options.adopt(study, "embedded"),
+            options.trust(study, "embedded"),
+            options.distances(study, "embedded"),
+            options.heal(study, "healed", "embedded"),
+            options.evaluate(study, "quiz", "embedded"),
+            options.evaluate(study, "loss", "embedded"),
         ]
-        assert [("--trust-remote-code" in options) for options in stages] == [trusted] * 6
+        assert [("--trust-remote-code" in words) for words in stages] == [trusted] * 6
 
 
 def test_published_must_be_known_of_every_model_if_it_comes_first():
     with pytest.raises(UserError, match="authors published no blocks of embedded; put similarity first"):
-        Study(changed(study__strategies=["published", "similarity"]))
-    study = Study(changed(study__strategies=["similarity", "published"]))
-    assert "--distances results/embedded/distances.csv" in study.block_options("embedded")
-    deepest = Study(changed(study__strategies=["deepest"]))
-    assert "--distances" not in deepest.block_options("embedded") and deepest.distance_figures == []
+        checked(changed(study__strategies=["published", "similarity"]))
+    study = checked(changed(study__strategies=["similarity", "published"]))
+    assert study.needs_distances
+    deepest = checked(changed(study__strategies=["deepest"]))
+    assert not deepest.needs_distances and figures.of_distances(deepest) == []
 
 
 def test_first_generation_qwen_must_be_converted(tmp_path, monkeypatch):
@@ -278,7 +298,7 @@ def test_first_generation_qwen_must_be_converted(tmp_path, monkeypatch):
     cached_config(tmp_path, "Qwen/Qwen-7B", model_type="qwen", num_hidden_layers=32)
     source = {"source": "Qwen/Qwen-7B", "gpus": 1, "trust_remote_code": False}
     with pytest.raises(UserError, match="models.embedded: first-generation Qwen .*; write convert: qwen"):
-        Study(changed(models__embedded=source))
-    study = Study(changed(models__embedded=source | {"convert": "qwen"}))
-    assert study.converted("qwen") == ["embedded"] and study.converted(None) == []
-    assert study.n_layers("embedded") == 32
+        checked(changed(models__embedded=source))
+    study = checked(changed(models__embedded=source | {"convert": "qwen"}))
+    assert study.models_to_convert("qwen") == ["embedded"] and study.native_models == []
+    assert study.model("embedded").n_layers == 32

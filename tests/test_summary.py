@@ -169,7 +169,9 @@ def test_the_program(table, suites, tmp_path):
     full.write_text(json.dumps({"results": {}, "deeper_layers": made}))
     command = [sys.executable, ROOT / "scripts/summary.py", "--table", tmp_path / "table.csv", "--levels"]
     command += [tmp_path / "levels.csv", "--out", tmp_path / "summary.md", tmp_path / "summary.html"]
-    command += ["--suites", *suites]
+    contents = {"models": ["a"], "strategies": ["similarity", "deepest"], "suites": suites}
+    (tmp_path / "study.json").write_text(json.dumps(contents))
+    command += ["--study", tmp_path / "study.json"]
     subprocess.run(command, check=True)
     text = (tmp_path / "summary.md").read_text()
     assert "export=[a/healed/drop_5-6]" in text

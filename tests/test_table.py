@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +15,8 @@ import pandas as pd
 import pytest
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.choices import Choice
-from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.reporting import table as tables
+from deeper_layers.reporting.contents import Contents
 from deeper_layers.reporting.formats import to_markdown
 from deeper_layers.reporting.metrics import metrics
 from deeper_layers.reporting.published import published_names
@@ -97,8 +98,13 @@ def results(tmp_path):
     return tmp_path
 
 
-def build(results, recipes=("healed",), suites=("quiz", "loss"), controls=("healed",)):
-    return tables.build(results, ["tiny"], recipes, suites, controls)
+def held(healed=("full", "drop_2-2", "drop_0-1", "drop_1-2"), suites=("quiz", "loss"), **more) -> Contents:
+    healed = {"healed": {"tiny": healed}} if healed else {}
+    return Contents(["tiny"], ["similarity", "deepest"], suites, healed=healed, **more)
+
+
+def build(results, **contents):
+    return tables.build(results, held(**contents))
 
 
 def test_every_cell_of_the_table(results):
@@ -165,24 +171,30 @@ def test_levels_are_stated_or_follow_from_the_task(results):
 
 
 def test_the_full_model_is_healed_only_by_controls(results):
-    table, _ = build(results, controls=())
+    table, _ = build(results, healed=("drop_2-2", "drop_0-1", "drop_1-2"))
     assert set(table[table.n == 0].treatment) == {"pruned"}
     assert (table[table.n > 0].groupby(["strategy", "n"]).size() == 2).all()
 
 
 @pytest.mark.parametrize(
-    "recipe, healed",
+    "healed, rows",
     [
-        ("healed", {("similarity", 1), ("similarity", 2), ("deepest", 1), ("deepest", 2)}),
-        ("healed:2", {("similarity", 2), ("deepest", 2)}),
-        ("healed::deepest", {("similarity", 1), ("deepest", 1), ("deepest", 2)}),  # n = 1 is the same block
-        ("healed:2:similarity", {("similarity", 2)}),
+        (("drop_0-1", "drop_1-2"), {("similarity", 2), ("deepest", 2)}),
+        (("drop_2-2",), {("similarity", 1), ("deepest", 1)}),  # the same block for both
+        (("drop_0-1",), {("similarity", 2)}),
+        ((), set()),
     ],
 )
-def test_a_recipe_may_heal_some_cuts_only(results, recipe, healed):
-    table, _ = build(results, recipes=[recipe], controls=())
-    rows = table[table.treatment == "healed"]
-    assert set(zip(rows.strategy, rows.n, strict=True)) == healed
+def test_a_recipe_may_heal_some_cuts_only(results, healed, rows):
+    table, _ = build(results, healed=healed)
+    healed = table[table.treatment == "healed"]
+    assert set(zip(healed.strategy, healed.n, strict=True)) == rows
+
+
+def test_a_strategy_that_the_study_does_not_have_has_no_rows(results):
+    contents = replace(held(), strategies=["deepest"])
+    table, _ = tables.build(results, contents)
+    assert set(table.strategy) == {"deepest"}
 
 
 @pytest.mark.parametrize(
@@ -326,8 +338,10 @@ class Cells(HTMLParser):
 
 def test_the_program_writes_three_tables_that_say_the_same(results, tmp_path):
     out = [tmp_path / f"table.{ending}" for ending in ("csv", "md", "html")]
-    command = [sys.executable, SCRIPT, "--results", results, "--models", "tiny", "--recipes", "healed"]
-    command += ["--suites", "quiz", "loss", "--levels", tmp_path / "levels.csv", "--out", *out]
+    contents = asdict(held(healed=("drop_2-2", "drop_0-1", "drop_1-2")))
+    (results / "study.json").write_text(json.dumps(contents))
+    command = [sys.executable, SCRIPT, "--study", results / "study.json"]
+    command += ["--levels", tmp_path / "levels.csv", "--out", *out]
     subprocess.run(command, check=True)
     rows = list(csv.DictReader(out[0].open()))
     assert len(rows) == 10 and rows[3]["knowledge"] == "0.5" and rows[3]["block"] == "drop_0-1"
@@ -362,7 +376,8 @@ def test_the_program_writes_three_tables_that_say_the_same(results, tmp_path):
 
 
 def test_the_program_says_in_one_line_what_is_wrong(results, tmp_path):
-    command = [sys.executable, SCRIPT, "--results", results, "--models", "tiny", "--suites", "quiz", "--out"]
+    (results / "study.json").write_text(json.dumps(asdict(held())))
+    command = [sys.executable, SCRIPT, "--study", results / "study.json", "--out"]
     done = subprocess.run([*command, tmp_path / "table.xls"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and ".csv" in done.stderr
 
@@ -427,7 +442,8 @@ def published_study(results, shots=5):
         result = json.loads(path.read_text())
         result["results"]["mmlu"] = result["results"].pop("knowledge")
         path.write_text(json.dumps(result | {"n-shot": {"mmlu": shots, "reasoning": 0}}))
-    return tables.build(results, ["tiny"], ["healed"], ["quiz", "loss"], ["healed"], ["loss"])[0]
+    contents = replace(held(c4=["loss"]), strategies=["similarity", "deepest", "published"])
+    return tables.build(results, contents)[0]
 
 
 def test_published_values_stand_beside_ours_where_the_paper_has_them(results):
@@ -468,20 +484,13 @@ def test_another_number_of_examples_is_not_compared_with_the_paper(results):
     assert "mmlu_published" not in table and "loss_published" in table
 
 
-def test_a_recipe_may_heal_other_cuts_of_other_models():
-    choices = [
-        Choice("similarity", LayerSet.contiguous(1, 2), 0.1),
-        Choice("deepest", LayerSet.contiguous(2, 2), 0.2),
-    ]
-
-    def healed(model, *recipes):
-        return [
-            (choice.strategy, treatment)
-            for choice, treatment in tables.variants(model, choices, recipes, [])
-            if treatment != "pruned"
-        ]
-
-    told = ["healed::similarity:a", "healed:2::b", "healed:4::c"]
-    assert healed("a", *told) == [("similarity", "healed")]
-    assert healed("b", *told) == [("similarity", "healed"), ("deepest", "healed")]
-    assert healed("c", *told) == []
+def test_a_recipe_may_heal_other_cuts_of_other_models(results):
+    shutil.copytree(results / "tiny", results / "other")
+    healed = {"healed": {"tiny": ["full", "drop_2-2"], "other": ["drop_0-1"]}}
+    table, _ = tables.build(results, replace(held(), models=["tiny", "other"], healed=healed))
+    rows = table[table.treatment == "healed"]
+    assert set(zip(rows.model, rows.block, strict=True)) == {
+        ("tiny", "full"),
+        ("tiny", "drop_2-2"),
+        ("other", "drop_0-1"),
+    }

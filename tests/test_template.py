@@ -13,7 +13,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.study.jobs import jobs
 from deeper_layers.study.overlay import effective
 from deeper_layers.study.study import Study
-from helpers.config import ROOT
+from helpers.config import ROOT, checked
 
 TEMPLATE = (ROOT / "studies/template.yaml").read_text()
 EXAMPLE = re.search(r"```yaml\n(# studies/mine.yaml\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
@@ -37,7 +37,7 @@ def study_of(text: str) -> Study:
     """The study of an overlay, as the Snakefile reads it."""
     own, config = yaml.safe_load(text), yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(config, own)
-    return Study(effective(config, own, "mine"))
+    return checked(effective(config, own, "mine"))
 
 
 def filled(place) -> str:
@@ -56,7 +56,7 @@ def filled(place) -> str:
 
 def test_three_lines_make_a_study_of_the_template(place):
     study = study_of(filled(place))
-    assert study.out == f"{place}/results" and study.n_layers("mine") == 24
+    assert study.out == f"{place}/results" and study.model("mine").n_layers == 24
     planned = jobs(study)
     assert {job.model for job in planned} == {"mine", None}
     assert not any(job.stage in ("world", "pretrain") for job in planned)  # nothing of the default study

@@ -22,10 +22,12 @@ from deeper_layers.data import python_english
 from deeper_layers.data.local_corpus import LocalCorpus
 from deeper_layers.data.local_source import kind, split_of
 from deeper_layers.data.sample import write_sample
+from deeper_layers.data.texts import text_fingerprint
 from deeper_layers.data.tokens import read_texts
 from deeper_layers.errors import UserError
+from deeper_layers.study import options
 from deeper_layers.study.study import Study
-from helpers.config import ROOT, full_config
+from helpers.config import ROOT, checked, full_config
 
 DEFAULT = full_config()
 
@@ -78,7 +80,7 @@ def study(source: str = "c", **text) -> Study:
     config["texts"]["mine"] |= text
     config["distances"] |= {"text": "mine", "samples": 30}
     config["suites"]["loss"]["loss"] |= {"text": "mine", "sequences": 20}
-    return Study(config)
+    return checked(config)
 
 
 def refused_study(source: str = "c", **text) -> str:
@@ -535,34 +537,36 @@ def test_bad_texts_are_refused_while_the_study_is_read():
 def test_only_texts_that_the_study_reads_are_looked_at_and_only_their_splits_count(monkeypatch):
     config = copy.deepcopy(DEFAULT)
     config["texts"]["unread"] = config["texts"]["world"] | {"source": "./nowhere"}
-    Study(config)
+    checked(config)
     write({"a.jsonl": numbered(60)})
     found = study()  # 40 + 20; the 20000 of train are nobody's
     assert found.documents("mine") == {"calibration": 40, "validation": 20}
-    assert found.sample_options("mine", "calibration") == (
+    assert options.sample(found, "mine", "calibration") == (
         "--beside validation=20 --documents 40 --field text --ours calibration --seed 0 --source c"
     )
-    assert study(splits={"train": None, "calibration": "train"}).sample_options("mine", "validation") == (
+    assert options.sample(study(splits={"train": None, "calibration": "train"}), "mine", "validation") == (
         "--beside calibration=40 --documents 20 --field text --ours validation --seed 0 --source c "
         "--splits calibration=train"
     )
 
 
+def fingerprint_of(study: Study) -> str:
+    return text_fingerprint(study.config["texts"]["mine"]["source"])
+
+
 def test_files_that_change_are_sampled_again_and_may_go_when_they_were_sampled():
     write({"a.jsonl": numbered(60)})
-    before = study().text_fingerprint("mine")
-    assert before == study().text_fingerprint("mine") != ""
+    before = fingerprint_of(study())
+    assert before == fingerprint_of(study()) != ""
     write({"a.jsonl": numbered(61)})
-    assert study().text_fingerprint("mine") != before
+    assert fingerprint_of(study()) != before
     Path("c/a.jsonl").unlink()
     assert "c has no file to read" in refused_study()
     for split in ("calibration", "validation"):
         write({f"{split}.json": json.dumps({"source": "c"})}, "results/texts/mine")
     study()
     assert "no file or folder ./d" in refused_study("./d")
-    assert study("python").text_fingerprint("mine") and not study("us/set", revision="a").text_fingerprint(
-        "mine"
-    )
+    assert fingerprint_of(study("python")) and not fingerprint_of(study("us/set", revision="a"))
 
 
 def test_the_program_deals_what_the_study_asks_for(tmp_path):
@@ -570,7 +574,7 @@ def test_the_program_deals_what_the_study_asks_for(tmp_path):
     write({"a.jsonl": numbered(60)}, "my text; 'x'")
     found, texts = study("my text; 'x'"), []
     for split in ("calibration", "validation"):
-        asked = found.sample_options("mine", split)
+        asked = options.sample(found, "mine", split)
         command = (
             f"{sys.executable} {shlex.quote(str(ROOT / 'scripts/sample.py'))} {asked} --out {split}.jsonl"
         )

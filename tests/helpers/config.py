@@ -10,6 +10,8 @@ import yaml
 from snakemake.utils import update_config
 
 from deeper_layers.settings.json_schema import with_defaults
+from deeper_layers.study.checks import check
+from deeper_layers.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +54,13 @@ def replaced(config: dict, changes: dict) -> dict:
 def changed(**changes) -> dict:
     """The default configuration with dotted keys replaced: changed(study__remove=[3])."""
     return replaced(full_config(), changes)
+
+
+def checked(config: dict) -> Study:
+    """The study of a configuration with its defaults, as the Snakefile makes it. Raises UserError."""
+    study = Study(config)
+    check(study)
+    return study
 
 
 def merged(path) -> dict:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ..checkpoints.folder import MANIFEST
 from ..errors import UserError
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json, sha256, write_json
@@ -80,10 +81,10 @@ class Job:
         facts: dict,
         labels: dict,
     ):
-        manifest = checkpoint / "manifest.json"
+        manifest = checkpoint / MANIFEST
         if not manifest.is_file():
             raise UserError(
-                f"{checkpoint} has no manifest.json: make it with scripts/adopt.py or scripts/cut.py"
+                f"{checkpoint} has no {MANIFEST}: make it with scripts/adopt.py or scripts/cut.py"
             )
         self.manifest = read_json(manifest)
         self.out, self.by_block = out, blocks is not None

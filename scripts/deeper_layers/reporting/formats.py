@@ -9,11 +9,11 @@ import jinja2
 import pandas as pd
 
 from ..errors import UserError
+from ..layout import PRUNED
 from ..resources import resource
 from ..runtime.files import replacing
 from .columns import SPEEDS, VARIANT
 from .metrics import is_loss, metrics
-from .scores import PRUNED
 from .text import markdown_table, si
 
 TEMPLATE = resource("table.html")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import UserError
-from .scores import PRUNED, existing
+from ..layout import PRUNED
+from .scores import existing
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

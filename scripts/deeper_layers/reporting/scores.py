@@ -9,23 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from ..pruning.layer_set import LayerSet
 from ..runtime.files import read_json
-
-PRUNED = "pruned"  # the treatment of a cut that was not healed
 
 # The metric that stands for a task when lm-eval gives several; the others are kept beside it.
 PRIMARY = ["acc", "exact_match", "acc_norm"]
 
 # What the configuration of these lm-eval tasks does not tell (BoolQ: 2,033 of 3,270 answers are yes).
 KNOWN_LEVELS = {"hellaswag": {"chance": 0.25}, "boolq": {"majority": 2033 / 3270}}
-
-
-def result_path(treatment: str, block: LayerSet | str, suite: str) -> Path:
-    """Where a model's folder keeps the evaluation of a variant."""
-    if treatment == PRUNED:
-        return Path(PRUNED, suite, f"{block}.json")
-    return Path(treatment, str(block), f"{suite}.json")
 
 
 def read_result(path: Path) -> dict:

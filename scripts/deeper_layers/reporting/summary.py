@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from .metrics import above_chance, chance, is_loss, omitted, retained, unpruned
-from .scores import PRUNED
 from .text import markdown_table, si
 
 LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go

@@ -6,62 +6,53 @@ both tables, ``formats`` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from ..checkpoints.cut_size import cut_size
-from ..errors import UserError
+from ..layout import FULL, PRUNED, Layout
 from ..pruning.choices import Choice, read_choices
-from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from .columns import LEVELS, MEASURED, SIZE, VARIANT
+from .contents import Contents
 from .published import Published, published_names
-from .scores import PRUNED, existing, read_result, result_path, suite_levels, suite_scores
+from .scores import existing, read_result, suite_levels, suite_scores
 
 
-def build(
-    results: str | Path,
-    models: Sequence[str],
-    recipes: Sequence[str] = (),
-    suites: Sequence[str] = (),
-    controls: Sequence[str] = (),
-    c4: Sequence[str] = (),
-    speed: bool = False,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table and its levels, of the study in the folder ``results``.
+def build(results: str | Path, contents: Contents) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table and its levels, of the study in the folder ``results`` that holds ``contents``.
 
-    The table has a row for each line of a model's blocks.csv and each treatment: ``pruned`` and every one
-    of ``recipes`` (see Recipe.parse; at n = 0 only ``controls``, the names of the recipes that also healed
-    the full model). Columns: the variant, its size (layers left, parameters and bytes without the adapter),
-    the distance of its block, then every metric beside its standard error (``NAME``, ``NAME_stderr``). A
-    block that two strategies choose has a row in each, with the same numbers. Where the paper has the value
-    of a metric, ``NAME_published`` and ``NAME_difference`` (ours minus theirs) follow; the suites ``c4`` are
-    those whose loss is that of C4. With ``speed``, what each model's speed.csv measured follows the size.
+    The table has a row for each line of a model's blocks.csv and each treatment: ``pruned``, and every recipe
+    that healed its block. Columns: the variant, its size (layers left, parameters and bytes without the
+    adapter), the distance of its block, then every metric beside its standard error (``NAME``,
+    ``NAME_stderr``). A block that two strategies choose has a row in each, with the same numbers. Where the
+    paper has the value of a metric, ``NAME_published`` and ``NAME_difference`` (ours minus theirs) follow.
+    If speed was measured, what each model's speed.csv says follows the size.
 
     The levels are long: model, metric, level (``chance`` or ``majority``), value.
 
     Raises UserError that names the missing or unreadable file and the program that makes it.
     """
-    results = Path(results)
+    paths, suites = Layout(str(results)), contents.suites
     read = cache(read_result)  # strategies share blocks
     rows, scores, levels, theirs = [], [], [], []
-    for model in models:
-        folder = results / model
-        manifest = read_json(existing(folder / "checkpoints" / str(FULL) / "manifest.json", "adopt.py"))
-        choices = read_choices(existing(folder / "blocks.csv", "blocks.py"))
+    for model in contents.models:
+        manifest = read_json(existing(Path(paths.full(model)), "adopt.py"))
+        choices = read_choices(existing(Path(paths.blocks(model)), "blocks.py"))
+        choices = [choice for choice in choices if choice.strategy in contents.strategies]
         paper = Published(manifest["source"]["id"])
-        full = {suite: read(folder / result_path(PRUNED, FULL, suite)) for suite in suites}
-        names = {suite: published_names(result, suite in c4) for suite, result in full.items()}
-        speeds = read_speed(folder / "speed.csv") if speed else {}
-        for choice, treatment in variants(model, choices, recipes, controls):
-            measured = speeds[str(choice.block)] if speed else {}
-            rows.append(describe(model, choice, treatment, manifest) | measured)
-            paths = {suite: folder / result_path(treatment, choice.block, suite) for suite in suites}
-            scores.append({suite: suite_scores(read(path)) for suite, path in paths.items()})
+        full = {suite: read(Path(paths.result(PRUNED, FULL, suite, model))) for suite in suites}
+        names = {suite: published_names(result, suite in contents.c4) for suite, result in full.items()}
+        speeds = read_speed(Path(paths.speed(model))) if contents.speed else {}
+        healed = {recipe: blocks[model] for recipe, blocks in contents.healed.items() if model in blocks}
+        for choice, treatment in variants(choices, healed):
+            block = str(choice.block)
+            rows.append(describe(model, choice, treatment, manifest) | speeds.get(block, {}))
+            files = {suite: Path(paths.result(treatment, block, suite, model)) for suite in suites}
+            scores.append({suite: suite_scores(read(path)) for suite, path in files.items()})
             variant = choice.strategy, choice.n, treatment
             theirs.append(
                 {(s, ours): paper.value(*variant, name) for s in suites for ours, name in names[s].items()}
@@ -77,61 +68,18 @@ def build(
                 name = column[key]
                 row |= {f"{name}_published": value, f"{name}_difference": row[name] - value}
                 ends[name] = ["", "_stderr", "_published", "_difference"]
-    columns = VARIANT + SIZE + (MEASURED if speed else [])
+    columns = VARIANT + SIZE + (MEASURED if contents.speed else [])
     table = pd.DataFrame(rows, columns=columns + [name + end for name in ends for end in ends[name]])
     levels = [(model, column[suite, name], *level) for model, suite, name, *level in levels]
     return table, pd.DataFrame(levels, columns=LEVELS)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A healing recipe and the cuts that it healed, of which models; None stands for all."""
-
-    name: str
-    ns: frozenset[int] | None = None
-    strategies: frozenset[str] | None = None
-    models: frozenset[str] | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Recipe:
-        """``NAME:N,N,...:STRATEGY,...:MODEL,...``; a part that is empty or left out means all."""
-        name, ns, strategies, models = (text + ":::").split(":")[:4]
-        try:
-            return cls(
-                name,
-                frozenset(map(int, ns.split(","))) if ns else None,
-                frozenset(strategies.split(",")) if strategies else None,
-                frozenset(models.split(",")) if models else None,
-            )
-        except ValueError:
-            raise UserError(f"{text!r} is no recipe: write NAME, or NAME:2,4 for the n it healed") from None
-
-    def healed(self, model: str, choices: Iterable[Choice]) -> set[LayerSet]:
-        """The blocks of a model that this recipe healed, n = 0 apart."""
-        return {
-            choice.block
-            for choice in choices
-            if choice.n
-            and (self.models is None or model in self.models)
-            and (self.ns is None or choice.n in self.ns)
-            and (self.strategies is None or choice.strategy in self.strategies)
-        }
-
-
-def variants(
-    model: str, choices: Sequence[Choice], recipes: Sequence[str], controls: Sequence[str]
-) -> Iterator[tuple[Choice, str]]:
-    """Every (choice, treatment) of a model that the table has a row for."""
-    healed: dict[str, set[LayerSet]] = {}
-    for recipe in map(Recipe.parse, recipes):
-        healed.setdefault(recipe.name, set()).update(recipe.healed(model, choices))
-    for name in controls:
-        if name not in healed:
-            raise UserError(f"--controls: {name!r} is not among --recipes")
-        healed[name].add(FULL)
+def variants(choices: Iterable[Choice], healed: Mapping[str, Sequence[str]]) -> Iterator[tuple[Choice, str]]:
+    """Every (choice, treatment) of a model that the table has a row for; ``healed`` maps each recipe to the
+    names of the blocks that it healed."""
     for choice in choices:
         yield choice, PRUNED
-        yield from ((choice, name) for name, blocks in healed.items() if choice.block in blocks)
+        yield from ((choice, recipe) for recipe, blocks in healed.items() if str(choice.block) in blocks)
 
 
 def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict:
@@ -149,7 +97,7 @@ def describe(model: str, choice: Choice, treatment: str, manifest: dict) -> dict
 
 def read_speed(path: Path) -> dict[str, dict[str, float]]:
     """{block: what was measured} of a speed.csv."""
-    return pd.read_csv(existing(path, "speed.py"), index_col="block")[MEASURED].to_dict("index")
+    return pd.read_csv(existing(path, "measure_speed.py"), index_col="block")[MEASURED].to_dict("index")
 
 
 def _columns(measured: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

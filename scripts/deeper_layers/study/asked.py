@@ -22,7 +22,7 @@ def asked_by(study: Study, model: str) -> Asked:
         if settings.get("stream"):
             streamed.append(f"{where}.stream")
 
-    if study.distance_figures:
+    if study.needs_distances:
         asks("distances", config["distances"])
     for recipe in study.recipes:
         asks(f"recipes.{recipe}", study.recipe(recipe, model))
@@ -37,10 +37,9 @@ def asked_by(study: Study, model: str) -> Asked:
 
 def check_study(study: Study, model: str) -> list[str]:
     """``check`` of a model whose config.json is at hand, or that the study trains itself."""
-    source = study.source(model)
-    if source["kind"] == "pretrain":
-        trained = {"model_type": "llama", "max_position_embeddings": study.pretraining(model)["length"]}
+    source = study.model(model)
+    if source.kind == "pretrain":
+        trained = {"model_type": "llama", "max_position_embeddings": source.pretraining["length"]}
         return check(trained, model, asked_by(study, model))
-    config = study.model_config(model)
-    folder = source["id"] if source["kind"] == "folder" else None
-    return check(config, model, asked_by(study, model), folder) if config else []
+    folder = source.id if source.kind == "folder" else None
+    return check(source.config, model, asked_by(study, model), folder) if source.config else []

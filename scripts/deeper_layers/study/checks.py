@@ -1,4 +1,4 @@
-"""Checks of a study's settings: what the programs would refuse, and what does not fit together.
+"""Checks of a study before anything runs: what the programs would refuse, and what does not fit together.
 
 Each program's own class of settings is constructed here, while Snakemake reads the configuration.
 """
@@ -9,9 +9,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from ..checkpoints.hub_cache import cache_folder, is_offline
+from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
+from ..layout import PRUNED
+from ..pruning.layer_set import LayerSet
+from ..pruning.published_blocks import published_blocks
+from ..pruning.strategies import STRATEGIES
+from ..runtime.files import read_json
 from ..settings.base import Settings
 from ..settings.distances import DistanceSettings
 from ..settings.healing import Healing
@@ -19,26 +26,208 @@ from ..settings.model import Pretraining
 from ..settings.speed import SpeedSettings
 from ..settings.suites import LossSettings, TaskSettings
 from ..settings.texts import WorldSettings
+from .asked import check_study
 from .schema import MissingError, did_you_mean
-
-if TYPE_CHECKING:
-    from .study import Study
+from .sources import ResolvedModel
+from .study import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
 WORLD_TASKS = ("knowledge", "reasoning", "yesno")
 ACCOUNT = re.compile(r"[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
+EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_[\d_-]+)")
+# Names that the folder of the results, a model's and a recipe's have for other things.
+RESERVED = {
+    "models": {"texts", "figures", "logs", "benchmarks", "export"},
+    "recipes": {"checkpoints", "tokens", PRUNED},
+    "suites": {"heal", "training", "adapter", "index"},
+}
 
 
-def check_settings(study: Study) -> None:
-    """Raise a UserError for settings that a program of the study would refuse."""
+def check(study: Study) -> list[str]:
+    """Raise a UserError for a study that makes no sense, a MissingError for one that lacks a part. Returns
+    lines about what makes sense, but less than it seems to."""
+    _check_names(study)
+    for model in study.models:
+        _check_model(study, model)
+    _check_offline(study)
+    _check_published(study)
+    _check_readers(study)
+    _check_settings(study)
+    for text in study.config["texts"]:
+        _check_source(study, text)
+    for text in study.config["export"]:
+        _check_export(study, text)
+    return list(dict.fromkeys(line for model in study.models for line in check_study(study, model)))
+
+
+def _check_names(study: Study) -> None:
+    outdir = study.config["outdir"]
+    if not study.out or study.out.startswith("-") or set("{}") & set(study.out):
+        raise UserError(
+            f"outdir: {outdir!r} cannot be the folder of the results; write a path that does not begin with "
+            "- and has no { or }, such as results/mine"
+        )
+    chosen = {kind: study.config["study"][kind] for kind in ("models", "strategies", "recipes", "suites")}
+    for kind, names in chosen.items():
+        known = STRATEGIES if kind == "strategies" else study.config[kind]
+        for name in names:
+            if name not in known:
+                raise MissingError(f"study.{kind}: {name!r} is not known{did_you_mean(name, known)}")
+    for kind, reserved in RESERVED.items():
+        for name in chosen[kind]:
+            check_name(kind, name, reserved)
+
+
+def _check_model(study: Study, name: str) -> None:
+    model = study.model(name)
+    if model.kind == "pretrain":
+        if "pretrain" not in model.settings:
+            raise UserError(f"models.{name}: source is pretrain, so it needs a key pretrain")
+        _check_text(study, f"models.{name}.pretrain", model.pretraining)
+    elif model.kind == "hub" and not HUB_ID.fullmatch(model.id):
+        raise UserError(
+            f"models.{name}.source: {model.id!r} is neither pretrain, nor a folder here, nor an id of "
+            "the hub, which is OWNER/NAME"
+        )
+    elif model.kind == "folder":
+        _check_folder(name, Path(model.id))
+    _check_layout(study, model)
+    for n in study.removals(name) or []:
+        if model.n_layers is not None and n >= model.n_layers:
+            raise UserError(
+                f"study.remove: n = {n} leaves nothing of {name}, which has {model.n_layers} layers; "
+                f"write at most {model.n_layers - 1}"
+            )
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """It must be a checkpoint."""
+    if not folder.is_dir():
+        raise UserError(f"models.{name}.source: there is no folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"models.{name}.source: {folder} has no config.json, so it is no checkpoint")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"models.{name}.source: {folder} has no .safetensors file; "
+            "save it with model.save_pretrained(folder, safe_serialization=True)"
+        )
+
+
+def _check_layout(study: Study, model: ResolvedModel) -> None:
+    """Whether the checkpoint is read as it is, or rewritten."""
+    is_qwen = model.config and model.config.get("model_type") == "qwen"
+    if is_qwen and model.name not in study.models_to_convert("qwen"):
+        raise UserError(f"models.{model.name}: first-generation Qwen runs only as Qwen2; write convert: qwen")
+    if model.settings.get("reshard") and model.settings.get("convert"):
+        raise UserError(
+            f"models.{model.name}.reshard: a converted model is written anew anyway; leave it out"
+        )
+
+
+def _check_offline(study: Study) -> None:
+    if is_offline() and study.uncached_models:
+        ids = ", ".join(study.model(model).id for model in study.uncached_models)
+        raise UserError(
+            f"not in the cache {cache_folder()}, and HF_HUB_OFFLINE is set: {ids}; unset it, or run "
+            "`hf download ID` where there is a network, copy the cache here, and set HF_HOME to it"
+        )
+
+
+def _check_published(study: Study) -> None:
+    """The first strategy is the one that figures show, so every model must have it."""
+    if study.strategies[0] != "published":
+        return
+    for model in study.models:
+        if not published_blocks(study.model(model).id):
+            raise UserError(
+                f"study.strategies: the authors published no blocks of {model}; put similarity first"
+            )
+
+
+def _check_readers(study: Study) -> None:
+    """What reads a text: recipes, suites and the distances."""
+    for recipe in study.recipes:
+        for model in study.models:
+            settings = study.recipe(recipe, model)
+            _check_text(study, f"recipes.{recipe}", settings)
+            for strategy in settings.get("strategies", []):
+                if strategy not in study.strategies:
+                    raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
+    for suite in study.suites:
+        settings = study.suite(suite)
+        if study.is_loss(suite) == bool(settings.get("tasks")):
+            raise UserError(f"suites.{suite}: give either tasks or loss")
+        if study.is_loss(suite):
+            _check_text(study, f"suites.{suite}.loss", settings["loss"], "sequences")
+            continue
+        _check_text(study, f"suites.{suite}", settings)
+        if settings.get("text") in study.sampled_texts:
+            raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
+    if study.needs_distances:
+        if "distances" not in study.config:
+            raise MissingError("distances: the strategy similarity needs them; write distances: {text: NAME}")
+        _check_text(study, "distances", study.config["distances"], "samples")
+
+
+def _check_text(study: Study, where: str, reader: Mapping[str, Any], count: str | None = None) -> None:
+    """The text must be known and have as many documents as the setting ``count`` asks for."""
+    text, texts = reader.get("text"), study.config["texts"]
+    if text is not None and text not in texts:
+        raise MissingError(f"{where}.text: {text!r} is not known{did_you_mean(text, texts)}")
+    if count and reader[count] > texts[text][reader["split"]]:
+        raise UserError(
+            f"{where}.{count}: {reader[count]} documents are more than the "
+            f"{texts[text][reader['split']]} of texts.{text}.{reader['split']}; raise that, or ask for fewer"
+        )
+
+
+def _check_source(study: Study, text: str) -> None:
+    """What a text that is read is sampled from. If all was sampled before it need not be here, as on the
+    nodes of a cluster."""
+    settings, read = study.config["texts"][text], study.documents(text)
+    try:
+        if read:
+            check_text(settings, read)
+    except UserError as error:
+        summaries = [Path(study.paths.text(text, split, "json")) for split in read]
+        sampled = all(s.is_file() and read_json(s).get("source") == settings["source"] for s in summaries)
+        if text_fingerprint(settings["source"]) or not sampled:
+            raise UserError(f"texts.{text}: {error}") from None
+
+
+def _check_export(study: Study, text: str) -> None:
+    if not EXPORT.fullmatch(text):
+        raise UserError(
+            f"export: {text!r} is not MODEL/TREATMENT/N, as in embedded/healed/4, or with the block "
+            "itself, as in embedded/healed/drop_6-9"
+        )
+    model, treatment, cut = study.exported(text)
+    for name, known in ((model, study.models), (treatment, [*study.recipes, PRUNED])):
+        if name not in known:
+            raise UserError(f"export: {text!r}: {name!r} is not in the study{did_you_mean(name, known)}")
+    n_layers, removals = study.model(model).n_layers, study.removals(model)
+    if not cut.isdecimal():
+        block = LayerSet.parse(cut)
+        if n_layers is not None:
+            block.kept(n_layers)
+    elif removals is not None and int(cut) not in [0, *removals]:
+        removed = ", ".join(map(str, [0, *removals]))
+        raise UserError(f"export: {text!r}: the study does not remove {cut} layers; it removes {removed}")
+    elif study.strategies[0] == "published" and int(cut) not in {0, *published_blocks(study.model(model).id)}:
+        raise UserError(f"export: {text!r}: the authors published no block of {cut} layers of {model}")
+
+
+def _check_settings(study: Study) -> None:
+    """Settings that a program of the study would refuse."""
     config = study.config
     for text, settings in config["texts"].items():
         check_name("texts", text)
         if settings["source"] == "generate":
             construct(WorldSettings, f"texts.{text}", settings)
     for model in study.models_from("pretrain"):
-        construct(Pretraining, f"models.{model}.pretrain", study.pretraining(model))
-    if study.distance_figures:
+        construct(Pretraining, f"models.{model}.pretrain", study.model(model).pretraining)
+    if study.needs_distances:
         construct(DistanceSettings, "distances", config["distances"])
     for recipe in study.recipes:
         _check_recipe(study, recipe)
@@ -79,7 +268,7 @@ def _check_recipe(study: Study, recipe: str) -> None:
 
 
 def _check_suite(study: Study, suite: str) -> None:
-    where, settings = f"suites.{suite}", study.config["suites"][suite]
+    where, settings = f"suites.{suite}", study.suite(suite)
     if study.is_loss(suite):
         construct(LossSettings, f"{where}.loss", settings["loss"])
         return

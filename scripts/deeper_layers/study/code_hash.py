@@ -18,7 +18,7 @@ PACKAGE = "deeper_layers"
 # Modules, and folders of them, that change what a person sees or what is refused, never a result (settings
 # come as options): what they import counts, they themselves do not.
 COSMETIC = {
-    *("errors", "resources", "settings"),
+    *("errors", "layout", "resources", "settings"),
     *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
     *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
     "reporting/figures/registry",  # captions; the modules that it names count by ``code``

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..checkpoints.hub_cache import cached_file
 from ..data.local_source import SPLITS
 from ..pruning.layer_set import LayerSet
+from . import figures
 from .estimates import Work
-from .study import Study, Unknown
+from .study import PendingBlock, Study
 from .token_counts import document_tokens
 from .workload import Workloads
 
@@ -75,7 +76,7 @@ class Context:
         """(text, split) of all that is read of a model's tokens."""
         study = self.study
         readers = [study.config["suites"][suite]["loss"] for suite in study.suites if study.is_loss(suite)]
-        readers += [study.config["distances"]] if study.distance_files(model) else []
+        readers += [study.config["distances"]] if study.needs_distances else []
         readers += [
             study.recipe(recipe, model)
             for recipe in study.recipes
@@ -100,15 +101,15 @@ class Context:
 def world(context: Context) -> Iterator[Job]:
     study = context.study
     texts = {text for read in context.texts.values() for text, _ in read}
-    texts |= {study.pretraining(model)["text"] for model in study.models_from("pretrain")}
+    texts |= {study.model(model).pretraining["text"] for model in study.models_from("pretrain")}
     texts |= {study.config["suites"][suite].get("text") for suite in study.suites}
-    for text in sorted(texts & set(study.texts_from(world=True))):
+    for text in sorted(texts & set(study.generated_texts)):
         documents = sum(study.config["texts"][text][split] for split in SPLITS)
         yield context.job("world", None, f"texts/{text}/train.jsonl", disk=WORLD_BYTES * documents)
 
 
 def sample(context: Context) -> Iterator[Job]:
-    sampled = set(context.study.texts_from(world=False))
+    sampled = set(context.study.sampled_texts)
     for text, split in sorted(set().union(*context.texts.values())):
         if text in sampled:
             disk = TEXT_BYTES * context.study.config["texts"][text][split]
@@ -129,14 +130,14 @@ def download(context: Context) -> Iterator[Job]:
 
 def adopt(context: Context) -> Iterator[Job]:
     for model in context.study.models:
-        if model not in context.study.converted("qwen"):
+        if model not in context.study.models_to_convert("qwen"):
             is_copied = context.study.config["models"][model]["reshard"]
             disk = context.weight_bytes(model) if is_copied else 0
             yield context.job("adopt", model, "checkpoints/full/manifest.json", disk=disk)
 
 
 def convert_qwen(context: Context) -> Iterator[Job]:
-    for model in context.study.converted("qwen"):
+    for model in context.study.models_to_convert("qwen"):
         disk = context.weight_bytes(model)
         yield context.job("convert_qwen", model, "checkpoints/full/manifest.json", disk=disk)
 
@@ -154,7 +155,7 @@ def tokenise(context: Context) -> Iterator[Job]:
 
 def distances(context: Context) -> Iterator[Job]:
     for model in context.study.models:
-        if context.study.distance_files(model):
+        if context.study.needs_distances:
             yield context.job("distances", model, "distances.csv", context.workloads.distances(model))
 
 
@@ -205,29 +206,30 @@ def evaluate_healed(context: Context) -> Iterator[Job]:
 def report(context: Context) -> Iterator[Job]:
     """Table, summary and figures."""
     study = context.study
+    yield context.job("study", None, "study.json")
     yield context.job("table", None, "table.csv")
     yield context.job("summary", None, "summary.md")
     for stage, names in (
-        ("figure_distances", study.distance_figures),
-        ("figure_speed", study.speed_figures),
-        ("figure_model", study.model_figures),
+        ("figure_distances", figures.of_distances(study)),
+        ("figure_speed", figures.of_speed(study)),
+        ("figure_model", figures.of_model(study)),
     ):
         for model in study.models:
             for name in names:
                 yield context.job(stage, None, f"figures/{model}/{name}.svg")
-    for name in study.study_figures:
+    for name in figures.of_study(study):
         yield context.job("figure_study", None, f"figures/{name}.svg")
 
 
 def _cached_bytes(study: Study, model: str) -> int:
     """Bytes of a hub model's weights in the cache."""
-    source = study.source(model)
-    config = cached_file(source["id"], source["revision"], "config.json")
+    source = study.model(model)
+    config = cached_file(source.id, source.revision, "config.json")
     return sum(path.stat().st_size for path in config.parent.glob("*.safetensors")) if config else 0
 
 
 def _name(block: LayerSet) -> str:
-    return "?" if isinstance(block, Unknown) else str(block)
+    return "?" if isinstance(block, PendingBlock) else str(block)
 
 
 STAGES = (  # in the order in which they run

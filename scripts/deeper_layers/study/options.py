@@ -1,27 +1,31 @@
-"""Settings of a stage as command-line options, apart by whether they determine its results.
+"""Settings of a study as options of the programs: what to compute, not where its files are.
 
-Those that do are ``params`` of the stage's rule: Snakemake compares them, and a change reruns the stage.
-Those that only say how it is computed (``determines=False`` in ``settings``) are its resource ``tuning``,
-since of a rule's resources Snakemake compares none.
+Those that determine results are ``params`` of a rule: Snakemake compares them, and a change reruns the stage.
+Each is one string, so that a reordered configuration reruns nothing. Those that only say how it is computed
+(``determines=False`` in ``settings``) are a resource, ``tuning``: of resources Snakemake compares none.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
+from ..data.texts import sample_settings
 from ..settings.base import Settings
+from ..settings.distances import DistanceSettings
+from ..settings.healing import Healing
+from ..settings.suites import LossSettings, TaskSettings
+from .figures import prompts
+from .sources import ResolvedModel, expanded
+from .study import Study
 
 
-def options(values: Mapping) -> str:
-    """Settings as command-line options, sorted and quoted for a shell: {"rank": 2, "batch": 16} ->
-    "--batch 16 --rank 2".
-
-    A string, so that Snakemake compares settings by value and a reordered configuration reruns nothing.
-    """
+def command_line(settings: Mapping[str, Any]) -> str:
+    """Settings as options, sorted and quoted for a shell: {"rank": 2, "batch": 16} -> "--batch 16 --rank 2".
+    What is None, False or an empty list is left out."""
     words = []
-    for key, value in sorted(values.items()):
+    for key, value in sorted(settings.items()):
         if value is None or value is False or value == []:
             continue
         words.append("--" + key.replace("_", "-"))
@@ -32,22 +36,115 @@ def options(values: Mapping) -> str:
     return shlex.join(words)
 
 
-def determining(settings: type[Settings], values: Mapping) -> dict:
-    """Those of ``values`` that determine results: all but what ``settings`` says does not."""
-    return {key: value for key, value in values.items() if key not in settings.tuning()}
+def _without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
-def tuning(settings: type[Settings], values: Mapping) -> str:
-    """The options of those of ``values`` that, as ``settings`` says, only say how a stage is computed."""
+def _determining(settings: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that determine results; the text that is read comes as an input."""
+    return _without(values, *settings.tuning(), "text", "split")
+
+
+def _tuning(settings: type[Settings], values: Mapping[str, Any]) -> str:
+    """Those of ``values`` that determine no result."""
     chosen = {key: values[key] for key in settings.tuning() if key in values}
-    return options(chosen | {"spill": expanded(chosen.get("spill"))})
+    return command_line(chosen | {"spill": expanded(chosen.get("spill"))})
 
 
-def without(values: Mapping, *keys: str) -> dict:
-    """A copy of ``values`` without some keys."""
-    return {key: value for key, value in values.items() if key not in keys}
+def world(study: Study, text: str) -> str:
+    names = ("seed", "people", "train", "calibration", "validation", "questions")
+    return command_line({name: study.config["texts"][text][name] for name in names})
 
 
-def expanded(path: str | None) -> str | None:
-    """A path of the configuration: a leading ``~`` is the home folder, all else is taken as it is written."""
-    return path and os.path.expanduser(path)
+def sample(study: Study, text: str, split: str) -> str:
+    """Of a text from a data set or from local files: what determines the documents of one split."""
+    return command_line(sample_settings(study.config["texts"][text], split, study.documents(text)))
+
+
+def pretrain(study: Study, model: str) -> str:
+    return command_line(_without(study.model(model).pretraining, "text"))
+
+
+def download(study: Study, model: str) -> str:
+    source = study.model(model)
+    return command_line({"id": source.id, "revision": source.revision} | source.trust)
+
+
+def adopt(study: Study, model: str) -> str:
+    """A folder of the user's is named here; what the study trains or fetches itself is an input."""
+    source = study.model(model)
+    return command_line(_folder(source) | source.trust | {"reshard": source.settings.get("reshard")})
+
+
+def convert_qwen(study: Study, model: str) -> str:
+    """The same of a layout that code of ours reads, not the model's own."""
+    return command_line(_folder(study.model(model)))
+
+
+def _folder(source: ResolvedModel) -> dict[str, Any]:
+    return {"source": source.id if source.kind == "folder" else None}
+
+
+def trust(study: Study, model: str) -> str:
+    return command_line(study.model(model).trust)
+
+
+def distances(study: Study, model: str) -> str:
+    settings = _determining(DistanceSettings, study.config["distances"])
+    return command_line(settings | study.model(model).trust)
+
+
+def distances_tuning(study: Study) -> str:
+    return _tuning(DistanceSettings, study.config["distances"])
+
+
+def blocks(study: Study, model: str) -> str:
+    """Without ``--remove`` all numbers of layers, with a bare one none."""
+    asked = study.config["study"]["remove"]
+    remove = {} if asked == "all" else {"remove": study.removals(model) or True}
+    return command_line({"strategies": study.strategies} | remove)
+
+
+def heal(study: Study, recipe: str, model: str) -> str:
+    settings = _determining(Healing, study.recipe(recipe, model))
+    settings = _without(settings, "remove", "strategies", "control")
+    return command_line(settings | study.model(model).trust)
+
+
+def heal_tuning(study: Study, recipe: str, model: str) -> str:
+    return _tuning(Healing, study.recipe(recipe, model))
+
+
+def evaluate(study: Study, suite: str, model: str) -> str:
+    settings = study.suite(suite)
+    if study.is_loss(suite):
+        settings = _determining(LossSettings, settings["loss"]) | {"loss": True}
+    else:
+        include = expanded(settings.get("include"))
+        settings = _determining(TaskSettings, settings) | {"include": include}
+    return command_line(settings | {"suite": suite} | study.model(model).trust)
+
+
+def evaluate_tuning(study: Study, suite: str) -> str:
+    settings = study.suite(suite)
+    if study.is_loss(suite):
+        return _tuning(LossSettings, settings["loss"])
+    return _tuning(TaskSettings, settings)
+
+
+def check(study: Study) -> str:
+    """What the machine is checked for: the precisions that the study computes in, and packing."""
+    recipes = [study.recipe(recipe, model) for recipe in study.recipes for model in study.models]
+    suites = [study.suite(suite) for suite in study.suites]
+    settings = [study.config["distances"], *recipes, *(suite.get("loss", suite) for suite in suites)]
+    packing = any(recipe["packing"] for recipe in recipes)
+    return command_line({"precisions": sorted({s["precision"] for s in settings}), "packing": packing})
+
+
+def measure_speed(study: Study, model: str) -> str:
+    return command_line(study.config["speed"] | study.model(model).trust)
+
+
+def figure(study: Study, name: str) -> str:
+    """What a figure of one model is told besides."""
+    return command_line({"metrics": prompts(study)}) if name == "prompts" else ""

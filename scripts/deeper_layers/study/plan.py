@@ -115,7 +115,7 @@ def plan(study: Study) -> Plan:
         total=Cost.of(planned),
         memory=memory,
         disks=disks,
-        unseen=[study.source(model)["id"] for model in study.unseen],
+        unseen=[study.model(model).id for model in study.uncached_models],
         warnings=[*_too_large(study.config["card"], memory), *_too_full(disks)],
     )
 

@@ -11,7 +11,8 @@ from ..pruning.layer_set import FULL, LayerSet
 from . import estimates
 from .estimates import DAY, Work
 from .gpu_specs import GPUS, GpuSpec
-from .study import LLAMA_2_7B, Study
+from .sources import LLAMA_2_7B
+from .study import Study
 from .token_counts import SuiteTokens, suite_tokens
 
 
@@ -26,26 +27,26 @@ class Workloads:
     def shape(self, model: str) -> Shape:
         """Of the model's config.json, or of the settings of its training. A hub model whose config.json is
         not in the cache yet is taken for a Llama-2-7B."""
-        if self.study.source(model)["kind"] != "pretrain":
-            return Shape.from_config(self.study.model_config(model) or LLAMA_2_7B)
-        settings = self.study.pretraining(model)
+        if self.study.model(model).kind != "pretrain":
+            return Shape.from_config(self.study.model(model).config or LLAMA_2_7B)
+        settings = self.study.model(model).pretraining
         keys = {"hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers"}
         return Shape.from_config({name: settings[key] for name, key in keys.items()})
 
     def bytes_per_param(self, model: str) -> int:
         """Of the model's files."""
-        if self.study.source(model)["kind"] == "pretrain":
+        if self.study.model(model).kind == "pretrain":
             return 4
-        return bytes_per_param(self.study.model_config(model) or {})
+        return bytes_per_param(self.study.model(model).config or {})
 
     def gpu(self, model: str) -> GpuSpec | None:
         """What the model's jobs run on; None for the CPU."""
-        return GPUS[self.study.config["card"]] if self.study.gpus(model) else None
+        return GPUS[self.study.config["card"]] if self.study.model(model).settings["gpus"] else None
 
     # Stages
 
     def pretraining(self, model: str) -> Work:
-        return estimates.pretraining(self.shape(model), self.study.pretraining(model))
+        return estimates.pretraining(self.shape(model), self.study.model(model).pretraining)
 
     def distances(self, model: str) -> Work:
         settings = self.study.config["distances"]

@@ -9,9 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ...layout import PRUNED
 from ...pruning.layer_set import LayerSet
 from ..metrics import unpruned
-from ..scores import PRUNED
 from .curves import add_legend, legend_entry
 from .panels import panel_grid, panels, whole_numbers
 from .select import Selection

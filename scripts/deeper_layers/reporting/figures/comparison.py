@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from ...layout import PRUNED
 from ..metrics import chance
-from ..scores import PRUNED
 from .curves import add_legend, common_legend, curve, legend_entry, references
 from .panels import label_axes, panel_grid, panels, removed_label, row_height
 from .select import Selection

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...errors import UserError
+from ...layout import PRUNED
 from ..metrics import is_loss, unpruned
-from ..scores import PRUNED
 from .curves import add_legend, band_entry, legend_entry
 from .panels import label_axes, panels, removed_axis, row_height
 from .select import Selection, with_values

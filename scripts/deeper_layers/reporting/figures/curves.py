@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ...layout import PRUNED
 from ..metrics import is_loss, unpruned
-from ..scores import PRUNED
 from .panels import removed_axis
 from .select import Selection
 from .style import CONTROL, GREY, INK, LEVEL_STYLES, STYLE, crowded

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...errors import UserError
+from ...layout import PRUNED
 from ..metrics import is_loss, unpruned
 from ..metrics import metrics as metrics_of
 from ..metrics import retained as retained_part
-from ..scores import PRUNED
 from .curves import add_legend, common_legend, curve, legend_entry, references
 from .panels import label_axes, panel_grid, panels, removed_label
 from .select import Selection, with_values

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...errors import UserError
+from ...layout import PRUNED
 from ..metrics import above_chance, chance, metrics
-from ..scores import PRUNED
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from ...layout import PRUNED
 from ..metrics import metrics
-from ..scores import PRUNED
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine

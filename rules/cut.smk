@@ -3,11 +3,11 @@
 
 rule cut:
     input:
-        f"{OUT}/{{model}}/checkpoints/full/manifest.json",
+        paths.full(),
     output:
-        f"{OUT}/{{model}}/checkpoints/{{block}}/manifest.json",
+        paths.checkpoint(),
     log:
-        f"{OUT}/logs/{{model}}/checkpoints/{{block}}.log",
+        paths.log("{model}/checkpoints/{block}"),
     wildcard_constraints:
         block=CUT_PATTERN,
     conda:
@@ -15,7 +15,7 @@ rule cut:
     resources:
         **LIGHT,
     params:
-        options=lambda wildcards: study.trust_options(wildcards.model),
+        options=lambda wildcards: options.trust(study, wildcards.model),
         code=code("cut"),
     message:
         "Cutting {wildcards.block} from {wildcards.model}"

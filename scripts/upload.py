@@ -14,7 +14,7 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--folder", type=Path, required=True, help="folder that export.py wrote")
+    p.add_argument("--folder", type=Path, required=True, help="folder that merge.py wrote")
     p.add_argument("--id", required=True, help="model id, OWNER/NAME")
     p.add_argument("--out", type=Path, required=True, help="JSON to write: id and commit")
     cli.run(main, p)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deeper_layers.checkpoints.folder import MANIFEST
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
@@ -15,7 +16,7 @@ def main(arguments) -> None:
     from deeper_layers.models.load import load_model
     from deeper_layers.runtime.provenance import provenance
 
-    manifest = read_json(arguments.checkpoint / "manifest.json")
+    manifest = read_json(arguments.checkpoint / MANIFEST)
     blocks = [LayerSet.parse(name) for name in arguments.blocks]
     for block in blocks:
         block.kept(manifest["n_layers"])

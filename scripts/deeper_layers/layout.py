@@ -1,0 +1,115 @@
+"""Where a study keeps its files: every path of its folder of results, once.
+
+Rules and programs take paths from here. An argument that is left out stays a wildcard of Snakemake:
+``Layout("results").distances()`` is results/{model}/distances.csv.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MODEL, BLOCK, SUITE, RECIPE = "{model}", "{block}", "{suite}", "{recipe}"
+FULL, PRUNED = "full", "pruned"  # the uncut model; the treatment of a cut that is not healed
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths in the folder ``out``, as texts. ``ending`` is that of a file which has another beside it."""
+
+    out: str
+
+    # Texts
+
+    def text(self, text: str = "{text}", split: str = "{split}", ending: str = "jsonl") -> str:
+        return f"{self.out}/texts/{text}/{split}.{ending}"
+
+    def tasks(self, text: str = "{text}") -> str:
+        """The folder of the tasks that are made from a generated text."""
+        return f"{self.out}/texts/{text}/tasks"
+
+    def task_files(self, tasks: list[str], text: str = "{text}") -> list[str]:
+        return [f"{self.tasks(text)}/{task}.{ending}" for task in tasks for ending in ("yaml", "jsonl")]
+
+    # A model before it is cut
+
+    def pretrained(self, file: str, model: str = MODEL) -> str:
+        return f"{self.out}/{model}/pretrained/{file}"
+
+    def download(self, model: str = MODEL) -> str:
+        return f"{self.out}/{model}/download.json"
+
+    def checkpoint(self, block: str = BLOCK, model: str = MODEL) -> str:
+        """The manifest of a checkpoint, which is written last."""
+        return f"{self.out}/{model}/checkpoints/{block}/manifest.json"
+
+    def full(self, model: str = MODEL) -> str:
+        """The manifest of the uncut model."""
+        return self.checkpoint(FULL, model)
+
+    def tokens(
+        self, text: str = "{text}", split: str = "{split}", model: str = MODEL, ending: str = "json"
+    ) -> str:
+        """The summary of a text's tokens, or with ``ending`` safetensors the tokens."""
+        return f"{self.out}/{model}/tokens/{text}-{split}.{ending}"
+
+    def distances(self, model: str = MODEL, ending: str = "csv") -> str:
+        return f"{self.out}/{model}/distances.{ending}"
+
+    # Its cuts
+
+    def blocks(self, model: str = MODEL) -> str:
+        return f"{self.out}/{model}/blocks.csv"
+
+    def speed(self, model: str = MODEL, ending: str = "csv") -> str:
+        return f"{self.out}/{model}/speed.{ending}"
+
+    def healed(self, file: str, recipe: str = RECIPE, block: str = BLOCK, model: str = MODEL) -> str:
+        """A file that healing writes; training that was cut short is in ``state``."""
+        return f"{self.out}/{model}/{recipe}/{block}/{file}"
+
+    def pruned_index(self, suite: str = SUITE, model: str = MODEL) -> str:
+        """Which un-healed cuts a suite has measured, written last."""
+        return self.result(PRUNED, "index", suite, model)
+
+    def result(
+        self, treatment: str = RECIPE, block: str = BLOCK, suite: str = SUITE, model: str = MODEL
+    ) -> str:
+        """What a suite has measured of a cut. The treatment is a recipe, or ``pruned`` for none."""
+        if treatment == PRUNED:
+            return f"{self.out}/{model}/{PRUNED}/{suite}/{block}.json"
+        return self.healed(f"{suite}.json", treatment, block, model)
+
+    # The study
+
+    def study(self) -> str:
+        """What the study consists of, for whoever reads its results."""
+        return f"{self.out}/study.json"
+
+    def table(self, ending: str = "csv") -> str:
+        return f"{self.out}/table.{ending}"
+
+    def levels(self) -> str:
+        return f"{self.out}/levels.csv"
+
+    def summary(self, ending: str = "md") -> str:
+        return f"{self.out}/summary.{ending}"
+
+    def plan(self) -> str:
+        return f"{self.out}/plan.md"
+
+    def figure(self, kind: str, figure: str = "{figure}", model: str = MODEL) -> str:
+        """A figure of one model, as ``kind``: svg, pdf or png."""
+        return f"{self.out}/figures/{model}/{figure}.{kind}"
+
+    def study_figure(self, kind: str, figure: str = "{figure}") -> str:
+        """A figure of all models."""
+        return f"{self.out}/figures/{figure}.{kind}"
+
+    # What leaves it
+
+    def export(self, model: str = MODEL, block: str = BLOCK, treatment: str = "{treatment}") -> str:
+        """The folder of an exported checkpoint."""
+        return f"{self.out}/export/{model}-{block}-{treatment}"
+
+    def log(self, name: str) -> str:
+        return f"{self.out}/logs/{name}.log"

@@ -1,0 +1,140 @@
+"""What the rules read: files of the study, by the wildcards of a job, and the options that name them.
+
+The options are made from a rule's inputs themselves, so that what Snakemake waits for is what the program
+gets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..layout import FULL, PRUNED
+from ..pruning.choices import Choice
+from ..pruning.layer_set import LayerSet
+from ..reporting.contents import Contents
+from .options import command_line
+from .study import Study
+
+
+class Inputs:
+    """Input functions of the rules of a study. ``wildcards`` have the attributes model, block and so on.
+    ``blocks_csv`` gives the path of a model's blocks.csv, and raises as long as Snakemake has not made it."""
+
+    def __init__(self, study: Study, blocks_csv: Callable[[str], str]):
+        self.study, self.paths, self._blocks_csv = study, study.paths, blocks_csv
+
+    # The base model
+
+    def training_text(self, wildcards: Any) -> str:
+        return self.paths.text(self.study.model(wildcards.model).pretraining["text"], "train")
+
+    def pretrained(self, wildcards: Any) -> list[str]:
+        """The base model, if the study trains it."""
+        files = [
+            self.paths.pretrained(name, wildcards.model) for name in ("model.safetensors", "config.json")
+        ]
+        return files if self._comes_from("pretrain", wildcards) else []
+
+    def download(self, wildcards: Any) -> list[str]:
+        """What was fetched, if the base model is one of the hub."""
+        return [self.paths.download(wildcards.model)] if self._comes_from("hub", wildcards) else []
+
+    def _comes_from(self, kind: str, wildcards: Any) -> bool:
+        return self.study.model(wildcards.model).kind == kind
+
+    # Evaluations
+
+    def suite_tokens(self, wildcards: Any) -> list[str]:
+        """The tokens of a suite that measures the loss."""
+        if not self.study.is_loss(wildcards.suite):
+            return []
+        return [self.study.tokens(wildcards.model, self.study.suite(wildcards.suite)["loss"])]
+
+    def suite_tasks(self, wildcards: Any) -> list[str]:
+        """Definitions and questions of a suite's tasks, where the study generates them."""
+        suite = self.study.suite(wildcards.suite)
+        return self.paths.task_files(suite["tasks"], suite["text"]) if suite.get("text") else []
+
+    # What the blocks decide
+
+    def choices(self, model: str) -> list[Choice]:
+        return self.study.choices(self._blocks_csv(model))
+
+    def pruned_blocks(self, wildcards: Any) -> list[LayerSet]:
+        """The cuts of a model, as soon as they are chosen."""
+        return self.study.blocks(self.choices(wildcards.model))
+
+    def contents(self, wildcards: Any = None) -> Contents:
+        """What the results will hold, as soon as the cuts of all models are chosen."""
+        return self.study.contents({model: self.choices(model) for model in self.study.models})
+
+    def evaluations(self, wildcards: Any) -> list[str]:
+        """Every evaluation of the study."""
+        contents, paths = self.contents(), self.paths
+        pairs = [(model, suite) for model in contents.models for suite in contents.suites]
+        files = [paths.pruned_index(suite, model) for model, suite in pairs]
+        for recipe, healed in contents.healed.items():
+            for model, suite in pairs:
+                files += [paths.result(recipe, block, suite, model) for block in healed[model]]
+        return files
+
+    # What leaves the study
+
+    def exported_adapter(self, wildcards: Any) -> list[str]:
+        """What healed an exported cut; nothing if it is an un-healed one."""
+        return self._healed("adapter/adapter_model.safetensors", wildcards)
+
+    def exported_healing(self, wildcards: Any) -> list[str]:
+        return self._healed("heal.json", wildcards)
+
+    def _healed(self, file: str, wildcards: Any) -> list[str]:
+        if wildcards.treatment == PRUNED:
+            return []
+        return [self.paths.healed(file, wildcards.treatment, wildcards.block, wildcards.model)]
+
+    def exported_results(self, wildcards: Any) -> list[str]:
+        """The evaluations of an exported cut; of un-healed ones the index beside them."""
+        block = "index" if wildcards.treatment == PRUNED else wildcards.block
+        of = wildcards.treatment, block
+        return [self.paths.result(*of, suite, wildcards.model) for suite in self.study.suites]
+
+    def exports(self) -> list[str]:
+        """The folders of what ``export`` names."""
+        folders = []
+        for model, treatment, cut in map(self.study.exported, self.study.config["export"]):
+            block = self.study.exported_block(cut, self.choices(model))
+            folders.append(self.paths.export(model, block, treatment))
+        return folders
+
+
+def folders(files: Sequence[str]) -> list[str]:
+    return [os.path.dirname(path) for path in files]
+
+
+def source_option(wildcards: Any, input: Any) -> str:
+    """Of a base model that the study trains or fetches itself: where it is."""
+    return command_line({"source": folders(input.pretrained[:1]), "download": input.download})
+
+
+def distances_option(wildcards: Any, input: Any) -> str:
+    return command_line({"distances": input.distances})
+
+
+def suite_option(wildcards: Any, input: Any) -> str:
+    """The text of a loss, or the folder of tasks."""
+    return command_line({"tokens": input.tokens, "include": folders(input.tasks[:1])})
+
+
+def adapter_option(wildcards: Any, input: Any) -> str:
+    return command_line({"adapter": folders(input.adapter)})
+
+
+def card_options(wildcards: Any, input: Any) -> str:
+    """What a model card tells of. The results of un-healed cuts lie beside their index."""
+    results = input.results
+    if wildcards.treatment == PRUNED:
+        results = [f"{folder}/{wildcards.block}.json" for folder in folders(results)]
+    unpruned = [f"{folder}/{FULL}.json" for folder in folders(input.unpruned)]
+    return command_line({"results": results, "unpruned": unpruned, "healing": input.healing})
