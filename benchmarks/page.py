@@ -1,5 +1,7 @@
 """results.json as a Markdown page."""
 
+from deeper_layers.reporting.text import markdown_table
+
 TITLES = {
     "distances": "Distances at the cost of one forward pass",
     "streaming": "Models larger than memory",
@@ -57,23 +59,23 @@ def machines(results: dict) -> str:
 def summary(results: dict) -> str:
     """All targets in one table."""
     rows = [
-        f"| {t['what']} | {number(t['value'])} | {t['target']} | {verdict(t)} |"
+        [target["what"], number(target["value"]), target["target"], verdict(target)]
         for result in results.values()
-        for t in result["targets"]
+        for target in result["targets"]
     ]
-    return "\n".join(["| figure | value | target | met |", "|---|---|---|---|", *rows, ""])
+    return "\n".join([*markdown_table(["figure", "value", "target", "met"], rows, padded=False), ""])
 
 
 def section(title: str, result: dict) -> str:
     """One benchmark: what was run, the times, and what was missed."""
     columns = [key for key in COLUMNS if any(key in row for row in result["rows"])]
-    head = ["", *(COLUMNS[key][0] for key in columns)]
+    heads = ["", *(COLUMNS[key][0] for key in columns)]
+    rows = [
+        [row["what"], *(COLUMNS[key][1].format(row[key]) if key in row else "" for key in columns)]
+        for row in result["rows"]
+    ]
     lines = [f"## {title}", "", f"`{result['command']}`", "", result["setting"], ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in result["rows"]:
-        cells = [COLUMNS[key][1].format(row[key]) if key in row else "" for key in columns]
-        lines.append("| " + " | ".join([row["what"], *cells]) + " |")
-    lines.append("")
+    lines += [*markdown_table(heads, rows, padded=False), ""]
     for target in result["targets"]:
         said = verdict(target) + ("" if target["met"] else f". {target['missed']}")
         asked = f", target {target['target']}: {said}" if said else ""

@@ -22,7 +22,7 @@ def distance_curves(distances: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         distances: of each model, a row per block: first layer, n, distance and its standard error.
     """
-    fig, axes = panel_grid(len(distances), most=2, height=2.4, one=COLUMN)
+    fig, axes = panel_grid(len(distances), most=2, height=2.4, least=COLUMN)
     for ax, (model, frame) in zip(axes, distances.items(), strict=True):
         shade = ScalarMappable(Normalize(1, max(2, frame["n"].max() - 1)), "viridis")
         for n, rows in _removable(frame).groupby("n"):

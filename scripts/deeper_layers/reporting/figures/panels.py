@@ -16,11 +16,18 @@ FRACTION, LAYERS = "layers removed (%)", r"layers removed, $n$ and %"
 
 
 def panels(
-    rows: int, columns: int, height: float, one: float = COLUMN / 2, **share
+    rows: int, columns: int, height: float, least: float = COLUMN / 2, **share
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes [rows, columns]: as wide as one column of a paper if panels ``one`` inch wide
-    or more fit, else as both; ``height`` inches a row. ``share``: sharex and sharey of subplots."""
-    width = COLUMN if columns * one <= COLUMN else PAGE
+    """A figure and its axes [rows, columns], as wide as a column of a paper if the panels fit, else as both.
+
+    Args:
+        rows: the number of rows.
+        columns: the number of columns.
+        height: inches for each row.
+        least: inches that a panel is wide at least.
+        share: ``sharex`` and ``sharey`` of matplotlib's subplots.
+    """
+    width = COLUMN if columns * least <= COLUMN else PAGE
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **share)
 

@@ -49,10 +49,10 @@ class Selection:
             UserError: that says what the table has, if it has not what is asked for.
         """
         asked = {name: value for name, value in (options or {}).items() if value}
-        there = metrics(table)
+        known = metrics(table)
         for metric in asked.get("metrics", []):
-            if metric not in there:
-                raise UserError(f"the table has no metric {metric!r}; it has {', '.join(there)}")
+            if metric not in known:
+                raise UserError(f"the table has no metric {metric!r}; it has {', '.join(known)}")
         recipes = [asked["recipe"]] if "recipe" in asked else asked.get("recipes")
         for recipe in recipes or []:
             with_values(table, treatment=recipe)
@@ -62,7 +62,7 @@ class Selection:
             table,
             levels,
             tuple(map(tuple, families)),
-            tuple(asked.get("metrics", [name for name in there if not name.endswith("normalised_loss")])),
+            tuple(asked.get("metrics", [name for name in known if not name.endswith("normalised_loss")])),
             tuple(strategies),
             tuple(recipes or [name for name in table["treatment"].unique() if name != PRUNED]),
             asked,
