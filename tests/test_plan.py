@@ -204,10 +204,13 @@ def test_weights_in_the_cache_are_not_counted_again(study, tmp_path):
 
 def test_models_that_are_not_at_hand_are_named(study, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    known = plan(study()).stages["evaluate_pruned"]
     shutil.rmtree(tmp_path / "cache/models--microsoft--phi-2")
-    page = markdown(plan(study()))
-    (said,) = [line for line in page.splitlines() if line.startswith("Taken for a Llama-2-7B")]
-    assert "microsoft/phi-2 (`hf download ID config.json" in said
+    shutil.rmtree(tmp_path / "cache/models--meta-llama--Llama-2-70b-hf")  # published cuts lie beyond layer 31
+    planned = plan(study())
+    (said,) = [line for line in markdown(planned).splitlines() if line.startswith("Taken for a Llama-2-7B")]
+    assert "meta-llama/Llama-2-70b-hf, microsoft/phi-2 (`hf download ID config.json" in said
+    assert 0.5 * known.tokens < planned.stages["evaluate_pruned"].tokens < known.tokens
 
 
 def test_the_command_plans_and_runs_nothing_else(tmp_path):

@@ -7,6 +7,7 @@ values, which ``workload`` takes from a study. No torch: Snakemake asks while it
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -145,9 +146,15 @@ def pruned_evaluation(
     """
     layers, cuts = shape.layers, list(cuts)
     kept = sum(layers - cut.n for cut in cuts)
-    run = (tokens.scored * trie(cuts, layers).layers + tokens.generated * kept) / layers
+    run = (tokens.scored * _trie_layers(tuple(cuts), layers) + tokens.generated * kept) / layers
     work = evaluation(shape, suite, tokens, gpu)
     return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run)
+
+
+@functools.cache
+def _trie_layers(cuts: tuple[LayerSet, ...], n_layers: int) -> int:
+    """Layers that run for all ``cuts`` together."""
+    return trie(cuts, n_layers).layers
 
 
 def speed(shape: Shape, settings: Mapping[str, Any], gpu: GpuSpec | None, n_cuts: int) -> Work:
@@ -186,7 +193,8 @@ def cut_bytes(shape: Shape, cut: LayerSet, bytes_per_param: int, is_resharded: b
         bytes_per_param: of the files.
         is_resharded: whether each layer has a shard of its own.
     """
-    after = bytes_per_param * shape.layer_params * (shape.layers - cut.n - cut.first) / shape.layers
+    layers_after = max(0, shape.layers - cut.n - cut.first)
+    after = bytes_per_param * shape.layer_params * layers_after / shape.layers
     if is_resharded:
         return after
     all_left = bytes_per_param * shape.without(cut.n).params

@@ -86,7 +86,11 @@ class Workloads:
     # Settings
 
     def _cuts(self, model: str) -> list[LayerSet]:
-        return self.study.blocks(self.study.expected(model))
+        """All of a model, the full model first. Until its config.json is here, published ones may lie beyond
+        the layers that it is taken to have: they count from layer 0 on, as those that are not selected yet.
+        """
+        n_layers, cuts = self.shape(model).layers, self.study.blocks(self.study.expected(model))
+        return [cut if cut.n == 0 or cut.last < n_layers else LayerSet.contiguous(0, cut.n) for cut in cuts]
 
     def _text(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         text: Mapping[str, Any] = self.study.config["texts"][settings["text"]]
