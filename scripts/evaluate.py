@@ -28,8 +28,8 @@ def options():
     cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder with a manifest.json")
     p.add_argument("--blocks", nargs="+", help="cuts of the checkpoint, as full drop_3-5; none: itself")
-    p.add_argument("--adapter", type=Path, help="LoRA adapter of a healed checkpoint")
-    p.add_argument("--treatment", help="label of the results; none: pruned, or with an adapter healed")
+    p.add_argument("--adapter", type=Path, help="folder that a healing wrote")
+    p.add_argument("--treatment", help="label of the results; none: pruned, or with --adapter healed")
     cli.add_settings(p, TaskSettings, "precision", "batch")
     p.add_argument("--code", default="", help="hash of the code, a part of every key")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
@@ -78,7 +78,7 @@ def job_of(arguments: Namespace) -> tuple[Job, TaskSuite | LossSuite]:
 
 
 def is_streamed(arguments: Namespace) -> bool:
-    """An adapter was trained on a model that fits into memory."""
+    """Healed cuts fit into memory: they were healed there."""
     return arguments.stream and arguments.loss and arguments.adapter is None
 
 
@@ -136,9 +136,9 @@ def _model(arguments: Namespace):
         from deeper_layers.models.load import load_model
 
         return load_model(arguments.checkpoint, **how)
-    from deeper_layers.models.adapters import load_healed
+    from deeper_layers.models.artifacts import load_healed
 
-    return load_healed(arguments.checkpoint, arguments.adapter, **how).get_base_model()
+    return load_healed(arguments.checkpoint, arguments.adapter, **how)
 
 
 if __name__ == "__main__":

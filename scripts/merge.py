@@ -1,4 +1,4 @@
-"""Write a cut model as a checkpoint to deploy, its adapter merged into the unquantised weights."""
+"""Write a cut model as a checkpoint to deploy, what a healing wrote merged into the unquantised weights."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     p = cli.parser(__doc__)
     cli.compute_options(p)
     p.add_argument("--checkpoint", type=Path, required=True, help="folder of the cut model")
-    p.add_argument("--adapter", type=Path, help="LoRA adapter to merge; none: the cut as it is")
+    p.add_argument("--adapter", type=Path, help="what a healing wrote, to merge; none: the cut as it is")
     p.add_argument("--out", type=Path, required=True, help="folder to write")
     p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     cli.run(main, p)

@@ -37,7 +37,8 @@ from deeper_layers.evaluation.journal import Journal
 from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.evaluation.loss import token_loss
 from deeper_layers.evaluation.tasks import load_tasks
-from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
+from deeper_layers.models.adapters import add_adapter, save_adapter
+from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.config import ROOT

@@ -16,7 +16,8 @@ from deeper_layers.checkpoints.folder import Checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.export.merge import export
 from deeper_layers.export.model_card import licence
-from deeper_layers.models.adapters import add_adapter, load_healed, save_adapter
+from deeper_layers.models.adapters import add_adapter, save_adapter
+from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import LayerSet
 from helpers.config import ROOT

@@ -15,7 +15,7 @@ from deeper_layers.evaluation.speed import Workload, measure
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
-from deeper_layers.models.adapters import load_healed
+from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import device, load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime import gpus as devices

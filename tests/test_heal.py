@@ -38,7 +38,8 @@ from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.healing.resume import CHECKPOINT_FILES, ResumableState
-from deeper_layers.models.adapters import CpuDropout, add_adapter, load_healed
+from deeper_layers.models.adapters import CpuDropout, add_adapter
+from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.settings.healing import Healing
 from helpers.config import ROOT
@@ -144,9 +145,7 @@ def test_nf4_and_a_width_that_is_no_multiple_of_64(study):
     out = run_heal(study, "nf4", replace(RECIPE, precision="nf4"))
     unseen = counting(30, seed=2)
     quantised = load_healed(study / "checkpoints/cut", out / "adapter", "nf4")
-    assert type(
-        quantised.get_submodule("base_model.model.model.layers.0.mlp.up_proj").base_layer
-    ).__name__ == ("Linear4bit")
+    assert type(quantised.get_submodule("model.layers.0.mlp.up_proj").base_layer).__name__ == ("Linear4bit")
     full = load_healed(study / "checkpoints/cut", out / "adapter", "fp32")
     assert mean_loss(quantised, unseen) == pytest.approx(mean_loss(full, unseen), abs=0.2)
     assert mean_loss(quantised, unseen) < math.log(VOCABULARY) - 1

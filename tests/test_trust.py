@@ -15,7 +15,7 @@ from deeper_layers.evaluation.loss import losses
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
-from deeper_layers.models.adapters import load_healed
+from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.verify import verify_checkpoint

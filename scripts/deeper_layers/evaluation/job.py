@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..checkpoints.folder import MANIFEST
 from ..errors import UserError
+from ..models.artifacts import open_artifact
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json, sha256, write_json
 from ..runtime.provenance import provenance
@@ -63,8 +64,8 @@ class LossSuite:
 
 class Job:
     """An evaluation of ``checkpoint``: of its cuts ``blocks`` into the folder ``out``, a JSON each and an
-    index.json at the end; or, with ``blocks`` None, of itself, with ``adapter`` if given, into the JSON
-    file ``out``.
+    index.json at the end; or, with ``blocks`` None, of itself, with the artifact of a healing in the folder
+    ``adapter`` if given, into the JSON file ``out``.
 
     ``facts`` are the other things that determine the numbers; ``labels`` (suite, treatment) only say what
     the numbers are. ``missing`` lists the blocks still to be evaluated; for a checkpoint by itself
@@ -93,7 +94,8 @@ class Job:
             raise UserError("--blocks are cuts of a whole model: give its uncut checkpoint and no adapter")
         for block in self.blocks:
             block.kept(self.manifest["n_layers"])
-        self.facts = {"manifest": sha256(manifest), "adapter": adapter and _adapter(adapter), **facts}
+        artifact = open_artifact(adapter).digest() if adapter else None
+        self.facts = {"manifest": sha256(manifest), "adapter": artifact, **facts}
         self.labels = {"model": self.manifest["model"], **labels}
         self.missing = [block for block in self.blocks if not self._is_done(block)]
 
@@ -159,12 +161,3 @@ def _folder(folder: Path) -> str:
                 files[included] = included.name
                 todo.append(included)
     return _digest({"files": sorted((name, sha256(path)) for path, name in files.items())})
-
-
-def _adapter(folder: Path) -> str:
-    """A hash of an adapter's configuration and weights."""
-    files = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
-    for path in files:
-        if not path.is_file():
-            raise UserError(f"{folder} is not an adapter: it has no {path.name}")
-    return _digest({path.name: sha256(path) for path in files})

@@ -11,7 +11,8 @@ from ..checkpoints.manifest import write_manifest
 from ..checkpoints.safetensors_io import copy_file
 from ..checkpoints.writing import link, writing
 from ..errors import UserError
-from ..models.adapters import load_healed
+from ..models.artifacts import open_artifact
+from ..models.load import load_model
 from ..models.verify import verify_checkpoint
 from ..pruning.layer_set import LayerSet
 from ..runtime.files import read_json, sha256, write_json
@@ -22,12 +23,12 @@ SHARD = "5GB"  # largest weights file
 def export(
     checkpoint: str | Path, adapter: str | Path | None, out: str | Path, trust_remote_code: bool = False
 ) -> None:
-    """Write into ``out`` the cut model in ``checkpoint`` with ``adapter`` merged into its weights, which stay
-    in the precision of the file: merging into 4-bit weights would lose as much as the adapter changes.
-    Without an adapter the weights are hard-linked.
+    """Write into ``out`` the cut model in ``checkpoint`` with the artifact of its healing, in the folder
+    ``adapter``, merged into its weights, which stay in the precision of the file: merging into 4-bit weights
+    would lose as much as an adapter changes. Without an artifact the weights are hard-linked.
 
     What is written is loaded once by name and shape. Raises UserError for a folder that is no checkpoint of
-    the study, or an adapter of another one.
+    the study, or an artifact of another one.
     """
     source, out = Checkpoint.read(checkpoint), Path(out)
     manifest_path = source.folder / MANIFEST
@@ -40,8 +41,9 @@ def export(
             for path in [*(source.folder / name for name in source.shards), *indices]:
                 link(path, out / path.name)
         else:
-            healed = load_healed(source.folder, adapter, "stored", trust_remote_code)
-            healed.merge_and_unload(safe_merge=True).save_pretrained(out, max_shard_size=SHARD)
+            artifact = open_artifact(adapter)
+            merged = artifact.merge(load_model(source.folder, "stored", trust_remote_code))
+            merged.save_pretrained(out, max_shard_size=SHARD)
             for path in out.glob("*.safetensors"):  # which are private else
                 shutil.copymode(source.folder / "config.json", path)
         for path in [source.folder / "config.json", *source.small_files]:

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..checkpoints.folder import MANIFEST
 from ..checkpoints.hub_cache import cached_file
+from ..models.artifacts import healed_artifact
 from ..pruning.layer_set import LayerSet
 from ..reporting.scores import read_result, suite_scores
 from ..reporting.text import si
@@ -51,14 +52,9 @@ def card(
         block=LayerSet.parse(manifest["block"]),
         scores=side_by_side(results, unpruned),
         healing=read_json(healing) if healing else None,
-        targets=targets(Path(healing).parent) if healing else None,
+        artifact=healed_artifact(Path(healing).parent).describe() if healing else None,
         versions=read_result(results[0])["deeper_layers"]["versions"] if results else {},
     )
-
-
-def targets(healed: Path) -> list[str] | str:
-    """The modules that an adapter adapts, from what healing wrote into the folder ``healed``."""
-    return read_json(healed / "adapter/adapter_config.json")["target_modules"]
 
 
 def side_by_side(results: Sequence[Path], unpruned: Sequence[Path]) -> list[dict]:

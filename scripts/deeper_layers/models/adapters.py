@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -16,9 +17,6 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
 from .layers import ffn_modules
-from .load import load_model
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def lora_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
@@ -76,51 +74,44 @@ def save_adapter(model: PeftModel, folder: Path, checkpoint: Path, final: Path) 
     the same bytes."""
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / CONFIG_NAME).read_text())
     config["base_model_name_or_path"] = os.path.relpath(checkpoint, final)
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()  # peft keeps a set, whose order changes from process to process
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_healed(
-    checkpoint: str | Path, adapter: str | Path, precision: str = "fp32", trust_remote_code: bool = False
-) -> PeftModel:
-    """The cut model in ``checkpoint`` with ``adapter`` on it, unmerged, in eval mode.
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """``model`` with the adapter of ``folder`` on it, unmerged.
 
     peft takes an adapter that does not fit without an error and then does nothing. So every tensor of
     the file must be found in the loaded model, equal, and none may be left as it was made: UserError
     otherwise.
     """
-    adapter = Path(adapter)
-    for name in (CONFIG, WEIGHTS):
-        if not (adapter / name).is_file():
-            raise UserError(f"{adapter} is not an adapter: it has no {name}")
-    base = load_model(checkpoint, precision, trust_remote_code)
-    stored = load_file(adapter / WEIGHTS)
+    checkpoint, stored = model.name_or_path, load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     try:
-        model = PeftModel.from_pretrained(base, adapter)
+        model = PeftModel.from_pretrained(model, folder)
     except (RuntimeError, ValueError) as error:  # other shapes, or no such modules
         reason = str(error).splitlines()[0]
-        raise UserError(f"adapter {adapter} does not fit {checkpoint}: {reason}") from None
+        raise UserError(f"adapter {folder} does not fit {checkpoint}: {reason}") from None
     used = get_peft_model_state_dict(model, save_embedding_layers=False)
     strangers = sorted(stored.keys() ^ used.keys())
     if strangers:
         raise UserError(
-            f"adapter {adapter} does not fit {checkpoint}: {len(strangers)} tensors, {strangers[0]} ..."
+            f"adapter {folder} does not fit {checkpoint}: {len(strangers)} tensors, {strangers[0]} ..."
         )
     for name, tensor in stored.items():
         if not torch.equal(used[name].cpu().to(tensor.dtype), tensor):
-            raise UserError(f"adapter {adapter} was not loaded into {checkpoint}: {name} differs")
-    if model.device.type == "cuda" and precision in ("bf16", "nf4"):
-        multiply_in_bf16(model)
-    return model.eval()
+            raise UserError(f"adapter {folder} was not loaded into {checkpoint}: {name} differs")
+    return model
 
 
-def multiply_in_bf16(model: PeftModel) -> None:
-    """Let the products of the adapter be in bf16, as they are in training (autocast). peft keeps them in
-    fp32, which a GPU multiplies ten times slower; TF32 would be that of all fp32 products, those of positions
-    with rotary frequencies among them."""
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            parameter.data = parameter.data.to(torch.bfloat16)
+def multiply_in_bf16(model: PeftModel) -> PeftModel:
+    """On a GPU, let the products of an adapter of a model in bf16 or NF4 be in bf16, as they are in training
+    (autocast). peft keeps them in fp32, which a GPU multiplies ten times slower; TF32 would be that of all
+    fp32 products, those of positions with rotary frequencies among them."""
+    if model.device.type == "cuda" and model.dtype == torch.bfloat16:
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return model
