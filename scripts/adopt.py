@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
+from deeper_layers.checkpoints.hub_cache import downloaded
 from deeper_layers.data.tokens import NoTokenizer, load_tokenizer
 from deeper_layers.runtime import cli
-from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.process import torch_unless_verified
 from deeper_layers.runtime.progress import echo
 
@@ -13,8 +13,7 @@ from deeper_layers.runtime.progress import echo
 def main(arguments) -> None:
     source, origin = arguments.source, None
     if arguments.download:
-        record = read_json(arguments.download)
-        source, origin = record["folder"], {key: record[key] for key in ("kind", "id", "revision")}
+        source, origin = downloaded(arguments.download)
     trust, reshard = arguments.trust_remote_code, arguments.reshard
     check_tokenizer(Path(source), trust)
     adopt_checkpoint(source, arguments.model, arguments.out, origin, trust, reshard)
@@ -36,11 +35,14 @@ def check_tokenizer(folder: Path, trust: bool) -> None:
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     source = p.add_mutually_exclusive_group(required=True)
-    source.add_argument("--source", type=Path, help="folder of a Hugging Face checkpoint")
-    source.add_argument("--download", type=Path, help="or what download.py wrote about a model of the hub")
-    p.add_argument("--model", required=True, help="the model's name in the study")
-    p.add_argument("--out", type=Path, required=True, help="folder to fill with links and a manifest")
-    p.add_argument("--reshard", action="store_true", help="write the weights once more, one file per layer")
-    p.add_argument("--verify", action="store_true", help="load the result and check every tensor's name")
-    p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
+    source.add_argument("--source", type=Path, help="Folder of a Hugging Face checkpoint.")
+    source.add_argument("--download", type=Path, help="Or what download.py wrote about a model of the hub.")
+    p.add_argument("--model", required=True, help="The model's name in the study.")
+    cli.add_paths(p, out="Folder to fill with links and a manifest.")
+    cli.add_flags(
+        p,
+        reshard="Write the weights once more, one file per layer.",
+        verify="Load the result and check every tensor's name.",
+    )
+    cli.trust_option(p)
     cli.run(main, p, torch_unless_verified)

@@ -6,6 +6,7 @@ from pathlib import Path
 from deeper_layers.errors import UserError
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.progress import echo
+from deeper_layers.settings.precision import PRECISIONS
 
 
 def main(arguments) -> None:
@@ -24,12 +25,6 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     cli.compute_options(p)
-    p.add_argument(
-        "--precisions",
-        nargs="+",
-        choices=["fp32", "bf16", "nf4"],
-        default=["fp32", "bf16", "nf4"],
-        help="to check",
-    )
-    p.add_argument("--packing", action="store_true", help="check packed documents too")
+    p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="To check.")
+    cli.add_flags(p, packing="Check packed documents too.")
     cli.run(main, p)

@@ -1,7 +1,5 @@
 """Write a checkpoint without a block of its layers."""
 
-from pathlib import Path
-
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
@@ -19,14 +17,16 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint to cut")
-    p.add_argument("--block", required=True, help="layers to remove: drop_21-28 (both ends go too)")
-    p.add_argument("--out", type=Path, required=True, help="folder to write; a checkpoint there is replaced")
-    p.add_argument(
-        "--reshard", action="store_true", help="write one file per layer (with --block full: once)"
+    cli.add_paths(
+        p,
+        checkpoint="Folder of the checkpoint to cut.",
+        out="Folder to write; a checkpoint there is replaced.",
     )
-    p.add_argument(
-        "--verify", action="store_true", help="load the result: are tensors, config and kept layers as meant"
+    p.add_argument("--block", required=True, help="Layers to remove: drop_21-28 (both ends go too).")
+    cli.add_flags(
+        p,
+        reshard="Write one file per layer (with --block full: once).",
+        verify="Load the result: are tensors, config and kept layers as meant?",
     )
-    p.add_argument("--trust-remote-code", action="store_true", help="run code that the checkpoint brings")
+    cli.trust_option(p)
     cli.run(main, p, torch_unless_verified)

@@ -1,7 +1,5 @@
 """Angular distances of all pairs of layers of one model: distances.csv (paper, figures 1c and 4)."""
 
-from pathlib import Path
-
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import optional_imports
@@ -27,17 +25,14 @@ def main(arguments):
     write_json(arguments.out.with_suffix(".json"), provenance(checkpoint=arguments.checkpoint, **settings))
 
 
-def check(arguments) -> None:
-    """Refuse what the model cannot follow."""
-    check_arguments(arguments, {"--length": arguments.length})
-
-
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    cli.compute_options(p)
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
-    p.add_argument("--tokens", type=Path, required=True, help="token file of the calibration text")
+    cli.model_options(p)
+    cli.add_paths(
+        p,
+        checkpoint="Folder of the uncut model.",
+        tokens="Token file of the calibration text.",
+        out="distances.csv to write; a .json beside it.",
+    )
     cli.add_settings(p, DistanceSettings)
-    p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
-    p.add_argument("--out", type=Path, required=True, help="distances.csv to write; a .json beside it")
-    cli.run(main, p, optional_imports, check)
+    cli.run(main, p, optional_imports, lambda a: check_arguments(a, {"--length": a.length}))

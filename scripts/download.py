@@ -25,12 +25,11 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--id", required=True, help="model id, OWNER/NAME")
-    p.add_argument("--revision", help="commit, branch or tag; none: the newest of main")
-    p.add_argument("--trust-remote-code", action="store_true", help="fetch the Python files as well")
-    p.add_argument("--model", help="the model's name in the study; none: its id")
-    p.add_argument(
-        "--asked", type=json.loads, default={}, help="JSON: what is asked of each model (limits.Asked)"
-    )
-    p.add_argument("--out", type=Path, required=True, help="JSON to write: commit and folder in the cache")
+    p.add_argument("--id", required=True, help="Model id, OWNER/NAME.")
+    p.add_argument("--revision", help="Commit, branch or tag. Default is the newest of main.")
+    cli.add_flags(p, trust_remote_code="Fetch the Python files as well.")
+    p.add_argument("--model", help="The model's name in the study. Default is its id.")
+    meaning = "JSON: what is asked of each model (limits.Asked)."
+    p.add_argument("--asked", type=json.loads, default={}, help=meaning)
+    cli.add_paths(p, out="JSON to write: commit and folder in the cache.")
     cli.run(main, p)

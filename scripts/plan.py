@@ -24,11 +24,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--config",
-        type=Path,
-        default="/dev/stdin",
-        help="JSON of the configuration, defaults filled in",
-    )
-    p.add_argument("--out", type=Path, required=True, help="Markdown page to write; a .json beside it")
+    meaning = "JSON of the configuration, defaults filled in."
+    p.add_argument("--config", type=Path, default="/dev/stdin", help=meaning)
+    cli.add_paths(p, out="Markdown page to write; a .json beside it.")
     cli.run(main, p)

@@ -1,7 +1,5 @@
 """Train a small Llama from scratch on a jsonl file and write it as a Hugging Face checkpoint."""
 
-from pathlib import Path
-
 from deeper_layers.runtime import cli
 from deeper_layers.settings.model import Pretraining
 
@@ -18,8 +16,7 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--text", type=Path, required=True, help='lines {"text": ...}')
-    p.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    cli.add_paths(p, text='Lines {"text": ...}.', out="Folder of the checkpoint.")
     p.add_argument("--threads", type=int, help="CPU threads. Default is what torch takes.")
     cli.add_settings(p, Pretraining)
     cli.run(main, p)

@@ -1,7 +1,6 @@
 """Draw a fixed sample of documents from local files or from a data set of the Hugging Face hub."""
 
 from dataclasses import fields
-from pathlib import Path
 
 from deeper_layers.data.local_source import ALL, kind
 from deeper_layers.runtime import cli
@@ -37,30 +36,17 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    cli.add_settings(p, SampleSettings, "source", "field", "seed")
-    p.add_argument("--documents", type=int, required=True, help="how many documents")
-    p.add_argument("--out", type=Path, required=True, help="JSONL file to write; a .json beside it")
-    files = p.add_argument_group("of local files")
-    files.add_argument("--ours", choices=SPLITS, default="train", help="which of our splits this is")
-    files.add_argument(
-        "--beside",
-        type=pair(int),
-        nargs="+",
-        default=[],
-        metavar="SPLIT=NUMBER",
-        help="documents that our other splits take",
-    )
-    files.add_argument(
-        "--splits",
-        type=pair(str),
-        nargs="+",
-        default=[],
-        metavar="SPLIT=THEIRS",
-        help=f"split of the files that each of ours is drawn from, or {ALL}",
-    )
+    cli.add_settings(p, SampleSettings)
+    p.add_argument("--documents", type=int, required=True, help="How many documents.")
+    cli.add_paths(p, out="JSONL file to write; a .json beside it.")
+    files, several = p.add_argument_group("of local files"), {"nargs": "+", "default": []}
+    files.add_argument("--ours", choices=SPLITS, default="train", help="Which of our splits this is.")
+    meaning = "Documents that our other splits take."
+    files.add_argument("--beside", type=pair(int), metavar="SPLIT=NUMBER", help=meaning, **several)
+    meaning = f"Split of the files that each of ours is drawn from, or {ALL}."
+    files.add_argument("--splits", type=pair(str), metavar="SPLIT=THEIRS", help=meaning, **several)
     hub = p.add_argument_group("of a data set")
-    cli.add_settings(hub, SampleSettings, "name", "revision", "buffer")
-    hub.add_argument("--split", default="train", help="its split")
-    hub.add_argument("--parts", type=int, default=1, help="disjoint parts of the split")
-    hub.add_argument("--part", type=int, default=0, help="which of them to sample")
+    hub.add_argument("--split", default="train", help="Its split.")
+    hub.add_argument("--parts", type=int, default=1, help="Disjoint parts of the split.")
+    hub.add_argument("--part", type=int, default=0, help="Which of them to sample.")
     cli.run(main, p)

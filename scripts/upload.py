@@ -1,7 +1,5 @@
 """Upload an exported checkpoint to the Hugging Face hub, as a private model."""
 
-from pathlib import Path
-
 from deeper_layers.runtime import cli
 
 
@@ -14,7 +12,6 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--folder", type=Path, required=True, help="folder that merge.py wrote")
-    p.add_argument("--id", required=True, help="model id, OWNER/NAME")
-    p.add_argument("--out", type=Path, required=True, help="JSON to write: id and commit")
+    cli.add_paths(p, folder="Folder that merge.py wrote.", out="JSON to write: id and commit.")
+    p.add_argument("--id", required=True, help="Model id, OWNER/NAME.")
     cli.run(main, p)

@@ -1,7 +1,5 @@
 """Invent a world of people: training, calibration and held-out text, and lm-eval tasks about it."""
 
-from pathlib import Path
-
 from deeper_layers.data.world import World, write_world
 from deeper_layers.runtime import cli
 from deeper_layers.settings.texts import SPLITS, WorldSettings
@@ -17,6 +15,6 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--out", type=Path, required=True, help="folder for *.jsonl and tasks/")
+    cli.add_paths(p, out="Folder for *.jsonl and tasks/.")
     cli.add_settings(p, WorldSettings)
     cli.run(main, p)

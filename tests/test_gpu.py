@@ -11,7 +11,7 @@ import torch
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.evaluation.cut_scorer import CutScorer
-from deeper_layers.evaluation.speed import Workload, measure
+from deeper_layers.evaluation.speed import measure
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.importance.angular import angular_distances
@@ -23,6 +23,7 @@ from deeper_layers.runtime.files import read_json
 from deeper_layers.runtime.provenance import provenance
 from deeper_layers.self_check import findings
 from deeper_layers.settings.healing import Healing
+from deeper_layers.settings.speed import SpeedSettings
 from helpers.tiny import tiny_model
 
 pytestmark = pytest.mark.gpu
@@ -103,5 +104,7 @@ def test_healing_in_parts_and_its_adapter(full, tmp_path, precision, packing):
 @pytest.mark.parametrize("precision", ["bf16", "nf4"])
 def test_speed_and_memory_fall_with_the_layers(full, precision):
     model, manifest = load_model(full, precision), read_json(full / "manifest.json")
-    rows = measure(model, manifest, BLOCKS, Workload(batch=2, prompt=32, new=16), repeats=2, what="speed")
+    rows = measure(
+        model, manifest, BLOCKS, SpeedSettings(batch=2, prompt=32, new=16, repeats=2), what="speed"
+    )
     assert rows["memory_bytes"].is_monotonic_decreasing and (rows[["prefill", "decode"]] > 0).all(axis=None)

@@ -11,16 +11,17 @@ import torch
 
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.errors import UserError
-from deeper_layers.evaluation.speed import Clock, Workload, footprint, generate, measure, most_allocated
+from deeper_layers.evaluation.speed import Clock, footprint, generate, measure, most_allocated
 from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json
+from deeper_layers.settings.speed import SpeedSettings
 from helpers.config import ROOT
 from helpers.tiny import logits, tiny_model
 
 BLOCKS = [FULL, LayerSet.contiguous(1, 1), LayerSet.contiguous(1, 4)]
-WORKLOAD = Workload(batch=2, prompt=8, new=5)
+SETTINGS = SpeedSettings(batch=2, prompt=8, new=5, repeats=3)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def full(tmp_path_factory):
 def test_what_is_measured_of_each_cut(full):
     model = load_model(full)
     before = logits(model)
-    rows = measure(model, read_json(full / "manifest.json"), BLOCKS, WORKLOAD, repeats=3, what="speed")
+    rows = measure(model, read_json(full / "manifest.json"), BLOCKS, SETTINGS, what="speed")
     assert rows["block"].tolist() == ["full", "drop_1-1", "drop_1-4"]
     for row, block in zip(rows.itertuples(), BLOCKS, strict=True):
         with removed(model, block):
             assert row.parameters == sum(p.numel() for p in model.parameters())
             assert row.bytes == 4 * row.parameters and row.layers == model.config.num_hidden_layers
-            cache = 2 * row.layers * WORKLOAD.batch * (WORKLOAD.prompt + WORKLOAD.new - 1)
+            cache = 2 * row.layers * SETTINGS.batch * (SETTINGS.prompt + SETTINGS.new - 1)
             cache *= 4 * model.config.num_key_value_heads * model.config.head_dim
             assert row.memory_bytes > row.bytes + cache
         assert 0 < row.prefill_low <= row.prefill <= row.prefill_high
@@ -60,7 +61,7 @@ def test_the_clock_tells_the_first_token_from_the_others(full, monkeypatch):
         return forward(*args, **named)
 
     monkeypatch.setattr(model, "forward", slow)
-    first, others = generate(model, WORKLOAD)
+    first, others = generate(model, SETTINGS)
     assert tokens == [8, 1, 1, 1, 1]  # the prompt once, then with the cache
     assert first >= 0.3 and others >= 4 * 0.05
     clock = Clock(torch.device("cpu"))
@@ -119,4 +120,4 @@ def test_generation_that_does_not_fit_is_one_line(full, monkeypatch):
 
     monkeypatch.setattr(model, "forward", full_card)
     with pytest.raises(UserError, match="2 x 13 tokens do not fit into memory beside the model"):
-        measure(model, manifest, [FULL], WORKLOAD, repeats=1, what="speed")
+        measure(model, manifest, [FULL], SETTINGS, what="speed")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..runtime.files import read_json
+
 
 def cache_folder() -> Path:
     """The cache of models: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
@@ -28,6 +30,12 @@ def cached_file(model_id: str, revision: str | None, name: str) -> Path | None:
         commit = revision or "main"
     path = folder / "snapshots" / commit / name
     return path if path.is_file() else None
+
+
+def downloaded(record: Path) -> tuple[Path, dict]:
+    """(folder in the cache, origin: kind, id and revision) of a model, from what download.py wrote."""
+    facts = read_json(record)
+    return Path(facts["folder"]), {key: facts[key] for key in ("kind", "id", "revision")}
 
 
 def is_offline() -> bool:

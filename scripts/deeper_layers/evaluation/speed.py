@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,45 +22,37 @@ from ..errors import UserError
 from ..models.layers import removed
 from ..pruning.layer_set import LayerSet
 from ..reporting.columns import SPEEDS
+from ..reporting.text import si
 from ..runtime.memory import is_out_of_memory
 from ..runtime.progress import Progress
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is generated: ``batch`` sequences at once, each ``new`` tokens after a prompt of ``prompt``."""
-
-    batch: int = 1
-    prompt: int = 512
-    new: int = 64
+from ..settings.speed import SpeedSettings
 
 
 def measure(
     model: PreTrainedModel,
     manifest: dict,
     blocks: Sequence[LayerSet],
-    workload: Workload,
-    repeats: int,
+    settings: SpeedSettings,
     what: str,
 ) -> pd.DataFrame:
     """A row for each of ``blocks``: what is left of the model, the most memory it took, and its speed.
 
-    ``memory_bytes``: weights, cache and activations. ``prefill`` and ``decode``: tokens a second, of the
-    prompt and of greedy generation with a cache, the median of ``repeats`` runs; ``_low`` and ``_high`` are
-    their quartiles. ``manifest`` is that of the uncut checkpoint, ``what`` names the job to the person who
-    watches. Raises UserError if memory runs out.
+    ``memory_bytes``: weights, cache and activations. ``prefill`` and ``decode``: tokens per second, of
+    the prompt and of greedy generation with a cache, the median of ``settings.repeats`` runs; ``_low`` and
+    ``_high`` are their quartiles. ``manifest`` is that of the uncut checkpoint, ``what`` names the job to the
+    person who watches. Raises UserError if memory runs out.
     """
     try:
-        memory, seconds = _measure(model, blocks, workload, repeats, what)
+        memory, seconds = _measure(model, blocks, settings, what)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"speed: {workload.batch} x {workload.prompt + workload.new} tokens do not fit into memory "
+            f"speed: {settings.batch} x {settings.prompt + settings.new} tokens do not fit into memory "
             "beside the model: ask for fewer, or for precision nf4"
         ) from None
     rows = []
-    tokens = workload.batch * np.array([workload.prompt, workload.new - 1])
+    tokens = settings.batch * np.array([settings.prompt, settings.new - 1])
     for block in blocks:
         row = {"block": str(block), "n": block.n, **cut_size(manifest, block), "memory_bytes": memory[block]}
         for speed, values in zip(SPEEDS, (tokens / seconds[block]).T, strict=True):
@@ -70,19 +62,28 @@ def measure(
     return pd.DataFrame(rows)
 
 
+def table_lines(rows: pd.DataFrame, path: Path) -> str:
+    """What was measured, for the person who asked for it: a line per cut, and the ``path`` of all of it."""
+    lines = [f"{'cut':12} {'memory':>9} {'prompt':>11} {'writing':>11}   tokens/s ({path})"]
+    for row in rows.to_dict("records"):
+        memory, prefill, decode = si(row["memory_bytes"], "B"), si(row["prefill"]), si(row["decode"])
+        lines.append(f"{row['block']:12} {memory:>9} {prefill:>11} {decode:>11}")
+    return "\n".join(lines)
+
+
 def _measure(
-    model: PreTrainedModel, blocks: Sequence[LayerSet], workload: Workload, repeats: int, what: str
+    model: PreTrainedModel, blocks: Sequence[LayerSet], settings: SpeedSettings, what: str
 ) -> tuple[dict[LayerSet, int], dict[LayerSet, list[tuple[float, float]]]]:
     """Most bytes, and (seconds of the prompt, of the rest) of each run, by block."""
     memory, seconds = {}, {block: [] for block in blocks}
-    with Progress(what, total=len(blocks) * (1 + repeats), unit="run") as progress:
+    with Progress(what, total=len(blocks) * (1 + settings.repeats), unit="run") as progress:
         for block in blocks:  # what a first run allocates and compiles is not timed
-            memory[block] = peak_memory(model, block, workload)
+            memory[block] = peak_memory(model, block, settings)
             progress.update()
-        for turn in range(repeats):
+        for turn in range(settings.repeats):
             for block in blocks[:: -1 if turn % 2 else 1]:
                 with removed(model, block):
-                    seconds[block].append(generate(model, workload))
+                    seconds[block].append(generate(model, settings))
                 progress.update()
     return memory, seconds
 
@@ -104,17 +105,17 @@ class Clock(StoppingCriteria):
 
 
 @torch.no_grad()
-def generate(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
+def generate(model: PreTrainedModel, settings: SpeedSettings) -> tuple[float, float]:
     """Seconds until the first new token, and from there to the last."""
     vocabulary = model.get_input_embeddings().num_embeddings
-    ids = np.random.default_rng(0).integers(vocabulary, size=(workload.batch, workload.prompt))
+    ids = np.random.default_rng(0).integers(vocabulary, size=(settings.batch, settings.prompt))
     ids = torch.as_tensor(ids, device=model.device)
     clock = Clock(model.device)
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
-        max_new_tokens=workload.new,
+        max_new_tokens=settings.new,
         eos_token_id=None,  # no token ends it early
         pad_token_id=0,
         stopping_criteria=[clock],
@@ -123,7 +124,7 @@ def generate(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
     return first - start, last - first
 
 
-def peak_memory(model: PreTrainedModel, block: LayerSet, workload: Workload) -> int:
+def peak_memory(model: PreTrainedModel, block: LayerSet, settings: SpeedSettings) -> int:
     """Most bytes that the model without ``block`` takes while it generates: its weights, the cache, the
     activations. On a GPU as torch counts them, less the removed layers, which stay loaded for the other
     cuts; on a CPU its weights and the most that torch has allocated beyond them."""
@@ -131,11 +132,11 @@ def peak_memory(model: PreTrainedModel, block: LayerSet, workload: Workload) -> 
         full = footprint(model)
         torch.cuda.reset_peak_memory_stats()
         with removed(model, block):
-            generate(model, workload)
+            generate(model, settings)
             gone = full - footprint(model)
         return torch.cuda.max_memory_allocated() - gone
     with removed(model, block):
-        return footprint(model) + most_allocated(lambda: generate(model, workload))
+        return footprint(model) + most_allocated(lambda: generate(model, settings))
 
 
 def footprint(model: PreTrainedModel) -> int:

@@ -32,18 +32,41 @@ _held: list[IO | None] = []  # locks of this process
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the options that every program has (``--log``)."""
     p = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
-    p.add_argument("--log", type=Path, help="write everything to this file, only progress to the terminal")
+    p.add_argument("--log", type=Path, help="Write everything to this file, only progress to the terminal.")
     return p
+
+
+def add_paths(p: argparse.ArgumentParser, **meanings: str) -> None:
+    """Add a required option for each path, with its meaning: ``add_paths(p, out="JSON to write.")``."""
+    for name, meaning in meanings.items():
+        p.add_argument(f"--{name}", type=Path, required=True, help=meaning)
+
+
+def add_flags(p: argparse.ArgumentParser, **meanings: str) -> None:
+    """Add an option without a value for each, with its meaning."""
+    for name, meaning in meanings.items():
+        p.add_argument("--" + name.replace("_", "-"), action="store_true", help=meaning)
+
+
+def model_options(p: argparse.ArgumentParser) -> None:
+    """Add the options of a program that runs a model: those of ``compute_options`` and ``trust_option``."""
+    compute_options(p)
+    trust_option(p)
+
+
+def trust_option(p: argparse.ArgumentParser) -> None:
+    """Add ``--trust-remote-code``."""
+    add_flags(p, trust_remote_code="Run the code that comes with the model.")
 
 
 def compute_options(p: argparse.ArgumentParser) -> None:
     """Add ``--threads`` and ``--gpus``, which ``run`` applies before any model is loaded."""
-    p.add_argument("--threads", type=int, help="CPU threads; none: torch decides")
+    p.add_argument("--threads", type=int, help="CPU threads. Default is what torch takes.")
     p.add_argument(
         "--gpus",
         choices=["0", "1", "auto"],
         default="auto",
-        help="1: on a free GPU, or not at all; 0: on the CPU; auto: on a GPU if the machine has one",
+        help="1, on a free GPU, or not at all; 0, on the CPU; auto, on a GPU if the machine has one.",
     )
 
 
