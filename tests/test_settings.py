@@ -20,7 +20,8 @@ from deeper_layers.settings.speed import SpeedSettings
 from deeper_layers.settings.study import Configuration
 from deeper_layers.settings.suites import LossSettings, TaskSettings
 from deeper_layers.settings.texts import SampleSettings, WorldSettings
-from deeper_layers.study.options import options
+from deeper_layers.study.checks import check
+from deeper_layers.study.options import command_line
 from deeper_layers.study.schema import check_schema
 from deeper_layers.study.study import Study
 from helpers.config import ROOT, changed, full_config
@@ -33,7 +34,7 @@ PROGRAMS = {  # class of settings -> where its values are in the default configu
     Healing: ("recipes__healed", "heal"),
     TaskSettings: ("suites__quiz", "evaluate"),
     LossSettings: ("suites__loss__loss", "evaluate"),
-    SpeedSettings: ("speed", "speed"),
+    SpeedSettings: ("speed", "measure_speed"),
 }
 PATHS = {  # what the programs need besides
     "pretrain": "--text x --out x",
@@ -41,7 +42,7 @@ PATHS = {  # what the programs need besides
     "distances": "--checkpoint x --tokens x --out x",
     "heal": "--checkpoint x --tokens x --state x --out x",
     "evaluate": "--checkpoint x --suite x --out x",
-    "speed": "--checkpoint x --blocks full --out x",
+    "measure_speed": "--checkpoint x --blocks full --out x",
 }
 
 
@@ -121,7 +122,7 @@ def study_fault(where: str, value) -> str | None:
     try:
         config = changed(**{where: value})
         check_schema(config)
-        Study(config)
+        check(Study(config))
     except UserError as error:
         return str(error)
     return None
@@ -137,7 +138,7 @@ def program_fault(cls, where: str, name: str, value) -> str | None:
     program, said = PROGRAMS[cls][1], StringIO()
     try:
         with redirect_stderr(said):
-            arguments = parser_of(program).parse_args(shlex.split(f"{PATHS[program]} {options(values)}"))
+            arguments = parser_of(program).parse_args(shlex.split(f"{PATHS[program]} {command_line(values)}"))
         arguments.settings = cls
         cli.read_settings(arguments)
     except SystemExit:
