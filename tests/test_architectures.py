@@ -47,6 +47,7 @@ transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
 BLOCK = LayerSet.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
+SCATTERED = LayerSet.parse("drop_0_4")
 
 
 def generate(model, use_cache: bool):
@@ -122,18 +123,39 @@ def assert_heals(model) -> None:
     )  # several, for a step may send a token to another expert
 
 
-def assert_cut_by_the_manifest_alone(folder):
+def assert_cut_by_the_manifest_alone(folder, block: LayerSet):
     """What is cut without transformers, by what the manifest records of the config, is the same; and what
     the cut's manifest then records is what transformers reads in the cut's config."""
-    adopt_checkpoint(folder / "base", "base", folder / "adopted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cut_module, "load_config", None)
-        cut_checkpoint(folder / "adopted", BLOCK, folder / "by manifest")
-    files, again = (read_json(folder / name / "manifest.json")["files"] for name in ("cut", "by manifest"))
+        cut_checkpoint(folder / "adopted", block, folder / "by manifest")
+    files, again = (
+        read_json(folder / name / "manifest.json")["files"] for name in (str(block), "by manifest")
+    )
     assert again == files
     recorded = configs.Decoder(**read_json(folder / "by manifest/manifest.json")["decoder"])
-    read = configs.Decoder.of(load_config(folder / "cut"))
+    read = configs.Decoder.of(load_config(folder / str(block)))
     assert recorded == configs.Decoder(**json.loads(json.dumps(asdict(read))))
+
+
+def assert_cut(folder, model, block: LayerSet, is_cache_exact: bool):
+    """In memory and on the disk the model without ``block`` is the one whose layers of it do nothing, with a
+    cache too; returns the one from the disk."""
+    full, wanted = logits(model), identity_logits(model, block)
+    assert (full - wanted).abs().max() > 1e-2  # so the layers matter
+    with removed(model, block):
+        assert torch.equal(logits(model), wanted)
+        if is_cache_exact:
+            assert_cache_exact(model)
+    assert torch.equal(logits(model), full)
+    cut_checkpoint(folder / "base", block, folder / str(block))
+    verify_checkpoint(folder / str(block), folder / "base")
+    assert_cut_by_the_manifest_alone(folder, block)
+    cut = settled(load_model(folder / str(block)))
+    assert torch.equal(logits(cut), wanted)
+    if is_cache_exact:
+        assert_cache_exact(cut)
+    return cut
 
 
 @torch.no_grad()
@@ -157,32 +179,21 @@ def test_architecture(name, tmp_path):
         pytest.skip(f"this transformers has no {name}")
     tiny_model(name, **ARCHITECTURES[name]).save_pretrained(tmp_path / "base")
     model = settled(load_model(tmp_path / "base"))
-    full, wanted = logits(model), identity_logits(model, BLOCK)
-    assert (full - wanted).abs().max() > 1e-2  # so the layers matter
-
-    with removed(model, BLOCK):
-        assert torch.equal(logits(model), wanted)
-        if name not in CACHE_DIFFERS:
-            assert_cache_exact(model)
-    assert torch.equal(logits(model), full)
+    adopt_checkpoint(tmp_path / "base", "base", tmp_path / "adopted")
+    cut = assert_cut(tmp_path, model, BLOCK, name not in CACHE_DIFFERS)
+    assert_cut(tmp_path, model, SCATTERED, name not in CACHE_DIFFERS)
     if name in CACHE_DIFFERS:
         with pytest.raises(AssertionError):
             assert_cache_exact(model)
     else:
         assert_cache_exact(model)
 
-    cut_checkpoint(tmp_path / "base", BLOCK, tmp_path / "cut")
-    verify_checkpoint(tmp_path / "cut", tmp_path / "base")
-    assert_cut_by_the_manifest_alone(tmp_path)
-    cut = settled(load_model(tmp_path / "cut"))
-    assert torch.equal(logits(cut), wanted)
-    if name not in CACHE_DIFFERS:
-        assert_cache_exact(cut)
-
     documents = [IDS[0, :length].numpy() for length in (5, 12, 12, 9)]
     found = angular_distances(cut, documents, batch_tokens=24).mean
     np.testing.assert_allclose(found.numpy(), plain_distances(cut, documents), atol=2e-4)
-    assert torch.equal(streamed_distances(Stream(tmp_path / "cut"), documents, batch_tokens=24).mean, found)
+    assert torch.equal(
+        streamed_distances(Stream(tmp_path / str(BLOCK)), documents, batch_tokens=24).mean, found
+    )
 
     assert_positions(model)
     assert_heals(cut)
