@@ -4,8 +4,8 @@
 
 checkpoint blocks:
     input:
+        **{name: paths.evidence(name) for name in study.evidence},
         checkpoint=paths.full(),
-        distances=rules.distances.output.distances if study.needs_distances else [],
     output:
         paths.blocks(),
     log:
@@ -15,10 +15,10 @@ checkpoint blocks:
         "../envs/workflow.yaml"
     params:
         options=lambda wildcards: options.blocks(study, wildcards.model),
-        distances=distances_option,
+        evidence=evidence_options,
         code=code("blocks"),
     message:
         "Choosing the blocks of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/blocks.py" {params.options} {params.distances} '
+        'python "$SCRIPTS/blocks.py" {params.options} {params.evidence} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --out {output:q} --log {log:q}'

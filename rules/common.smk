@@ -36,7 +36,7 @@ from deeper_layers.study.inputs import (
     Inputs,
     adapter_option,
     card_options,
-    distances_option,
+    evidence_options,
     source_option,
     suite_option,
 )

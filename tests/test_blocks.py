@@ -8,14 +8,17 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.choices import Choice, choose, read_choices, write_choices
+from deeper_layers.pruning.choices import Choice, PendingBlock, choose, expected, read_choices, write_choices
+from deeper_layers.pruning.deepest import deepest
 from deeper_layers.pruning.layer_set import CUT_PATTERN, FULL, NAME_PATTERN, LayerSet
 from deeper_layers.pruning.published_blocks import published_blocks
-from deeper_layers.pruning.strategies import deepest, read_distances, similarity
+from deeper_layers.pruning.similarity import similarity
+from deeper_layers.pruning.strategy import Evidence, read_distances
 from helpers.config import ROOT
 
 NAMES = {
@@ -82,16 +85,24 @@ def test_a_block_is_of_layers_that_the_model_has():
             block.kept(7)
 
 
-def test_similarity_is_the_argmin_and_ties_go_to_the_smaller_layer():
+def measured(folder: Path, distances: dict, model_id: str = "other") -> Evidence:
+    """The evidence of a model whose distances were measured."""
+    path = folder / "distances.csv"
+    lines = [f"{first},{n},{distance!r}\n" for (first, n), distance in distances.items()]
+    path.write_text("first,n,distance\n" + "".join(lines))
+    return Evidence(model_id, {"distances": path})
+
+
+def test_similarity_is_the_argmin_and_ties_go_to_the_smaller_layer(tmp_path):
     distances = {
         (first, n): random.Random(f"{first} {n}").random() for n in range(1, 7) for first in range(7 - n)
     }
+    evidence = measured(tmp_path, distances)
     for n in range(1, 6):
         best = min(d for (_, m), d in distances.items() if m == n)
-        assert distances[similarity(n, 6, distances).first, n] == best
-    assert similarity(2, 6, dict.fromkeys(itertools.product(range(6), range(7)), 0.5)) == LayerSet.contiguous(
-        0, 2
-    )
+        assert distances[similarity(n, 6, evidence).first, n] == best
+    equal = dict.fromkeys(itertools.product(range(6), range(7)), 0.5)
+    assert similarity(2, 6, measured(tmp_path, equal)) == LayerSet.contiguous(0, 2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +118,7 @@ def test_deepest_keeps_only_the_last_layer(n_layers, n, removed):
 
 def test_choices_are_written_and_read_back(tmp_path):
     distances = {(first, n): 0.1 * n + abs(first - 3) / 100 for n in range(1, 7) for first in range(7 - n)}
-    choices = choose(["similarity", "deepest"], [2, 4], 6, distances)
+    choices = choose(["similarity", "deepest"], [2, 4], 6, measured(tmp_path, distances))
     assert [(c.strategy, str(c.block)) for c in choices] == [
         ("similarity", "full"),
         ("similarity", "drop_3-4"),
@@ -143,24 +154,48 @@ def test_published_blocks_agree_with_the_numbers_in_the_text():
     assert published_blocks("somebody/else") == {}
 
 
+MISTRAL = "mistralai/Mistral-7B-v0.1"  # its blocks of 8 and 24 layers: 21 to 28, 3 to 26
+
+
 def test_published_needs_no_distances_and_has_lines_only_where_the_authors_show_one():
-    authors = {2: LayerSet.contiguous(3, 2)}
-    choices = choose(["published", "deepest"], [1, 2], 8, authors=authors)
+    choices = choose(["published", "deepest"], [8, 26], 32, Evidence(MISTRAL))
     assert [(c.strategy, str(c.block)) for c in choices] == [
         ("published", "full"),
-        ("published", "drop_3-4"),
+        ("published", "drop_21-28"),
         ("deepest", "full"),
-        ("deepest", "drop_6-6"),
-        ("deepest", "drop_5-6"),
+        ("deepest", "drop_23-30"),
+        ("deepest", "drop_5-30"),
     ]
     assert choices[0].distance == 0 and math.isnan(choices[1].distance)
-    assert {c.strategy for c in choose(["published", "deepest"], [1, 2], 8)} == {"deepest"}
-    distances = {(first, n): 0.01 * first for n in range(1, 9) for first in range(9 - n)}
-    assert choose(["published"], [2], 8, distances, authors)[1].distance == distances[3, 2]
+    assert {c.strategy for c in choose(["published", "deepest"], [1, 2], 8, Evidence("other"))} == {"deepest"}
+
+
+def test_the_distance_of_a_choice_is_that_over_its_block(tmp_path):
+    distances = {(first, n): 0.01 * first + n for n in range(1, 33) for first in range(33 - n)}
+    choices = choose(["published", "deepest"], [8], 32, measured(tmp_path, distances, MISTRAL))
+    assert [c.distance for c in choices] == [0, distances[21, 8], 0, distances[23, 8]]
+
+
+def test_before_the_evidence_is_there_its_blocks_are_pending():
+    known = [Choice("similarity", LayerSet.contiguous(3, 2), 0.1)]
+    choices = expected(["similarity", "deepest"], [2, 4], 8, "other", known)
+    assert [(c.strategy, c.n, isinstance(c.block, PendingBlock)) for c in choices] == [
+        *(("similarity", 0, False), ("similarity", 2, False), ("similarity", 4, True)),
+        *(("deepest", 0, False), ("deepest", 2, False), ("deepest", 4, False)),
+    ]
+    assert choices[1].block == known[0].block and choices[2].block != LayerSet.contiguous(0, 4)
+
+
+def test_a_model_of_unknown_size_may_have_blocks_beyond_the_guess():
+    """Llama-2-70B taken for 32 layers: published blocks lie in 80, and 40 of 32 cannot go."""
+    found = expected(["published", "deepest"], [2, 40], 32, "meta-llama/Llama-2-70b-hf")
+    assert [(c.strategy, c.n, isinstance(c.block, PendingBlock)) for c in found] == [
+        *(("published", 0, False), ("published", 2, True), ("deepest", 0, False), ("deepest", 2, False))
+    ]
 
 
 def test_the_program_runs_the_published_blocks_without_a_similarity_pass(tmp_path):
-    source = {"kind": "hub", "id": "mistralai/Mistral-7B-v0.1", "revision": None}
+    source = {"kind": "hub", "id": MISTRAL, "revision": None}
     (tmp_path / "manifest.json").write_text(json.dumps({"n_layers": 32, "source": source}))
 
     def run(*options):
@@ -180,5 +215,5 @@ def test_the_program_runs_the_published_blocks_without_a_similarity_pass(tmp_pat
     assert math.isnan(choices[1].distance)
     failed = run("--strategies", "similarity", "--remove", "8")
     assert failed.returncode == 1 and failed.stderr == (
-        "error: the strategy similarity chooses by distance: give --distances\n"
+        "error: the strategy similarity chooses by distances: give --distances\n"
     )

@@ -285,7 +285,7 @@ def test_code_of_a_model_runs_in_every_stage_or_in_none():
 
 
 def test_published_must_be_known_of_every_model_if_it_comes_first():
-    with pytest.raises(UserError, match="authors published no blocks of embedded; put similarity first"):
+    with pytest.raises(UserError, match="published has no blocks of embedded, and figures show the first"):
         checked(changed(study__strategies=["published", "similarity"]))
     study = checked(changed(study__strategies=["similarity", "published"]))
     assert study.needs_distances

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.files import replacing
 from .layer_set import FULL, LayerSet
-from .strategies import STRATEGIES, Distances
+from .strategies import STRATEGIES
+from .strategy import Distances, Evidence
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A line of blocks.csv: ``strategy`` removes ``block`` when asked for n layers."""
+    """A line of blocks.csv: ``strategy`` removes ``block`` when asked for n layers. ``distance`` is the
+    angular distance over the block, NaN if it was not measured or the block has gaps."""
 
     strategy: str
     block: LayerSet
@@ -26,32 +28,56 @@ class Choice:
         return self.block.n
 
 
-def choose(
-    strategies: Sequence[str],
-    ns: Sequence[int],
-    n_layers: int,
-    distances: Distances | None = None,
-    authors: Mapping[int, LayerSet] | None = None,
-) -> list[Choice]:
-    """Every strategy's block for n = 0 and each n, with its distance (NaN if none were measured).
-
-    ``distances`` maps (first, n) to the mean distance, ``authors`` n to the published block. A strategy
-    without a block for an n has no line for it, and without any block none at all.
-    """
+def choose(strategies: Iterable[str], ns: Sequence[int], n_layers: int, evidence: Evidence) -> list[Choice]:
+    """Every strategy's block for n = 0 and each of ``ns``, of a model of ``n_layers`` layers. A strategy
+    without a block for an n has no line for it, and without any block none at all."""
     choices = []
     for strategy in strategies:
-        choose_one = STRATEGIES[strategy]
-        blocks = [choose_one(n, n_layers, distances, authors or {}) for n in sorted(set(ns) - {0})]
-        if any(blocks) or not blocks:
-            blocks = [FULL, *filter(None, blocks)]
-            choices += [Choice(strategy, block, _distance(block, distances)) for block in blocks]
+        asked = {n: STRATEGIES[strategy].choose(n, n_layers, evidence) for n in sorted(set(ns) - {0})}
+        blocks = {n: block for n, block in asked.items() if block is not None}
+        for n, block in blocks.items():
+            if block.n != n:
+                raise ValueError(f"the strategy {strategy} chose {block} when asked for {n} layers")
+        if blocks or not asked:
+            chosen = [FULL, *blocks.values()]
+            choices += [Choice(strategy, block, _distance(block, evidence.distances)) for block in chosen]
     return choices
 
 
-def _distance(block: LayerSet, distances: Distances | None) -> float:
+@dataclass(frozen=True)
+class PendingBlock(LayerSet):
+    """Layers that ``strategy`` can choose only when its evidence is there. Estimates take them for the first
+    ones, which is the most work; it equals no other ``LayerSet``."""
+
+    strategy: str = ""
+
+
+def expected(
+    strategies: Iterable[str], ns: Iterable[int], n_layers: int, model_id: str, known: Iterable[Choice] = ()
+) -> list[Choice]:
+    """What ``choose`` will give for a model before its evidence is there, from the choices that are ``known``
+    already; what nobody can tell yet, or does not fit ``n_layers`` that are a guess, is ``PendingBlock``."""
+    ns = [n for n in ns if n < n_layers]
+    blocks = {(choice.strategy, choice.n): choice.block for choice in known}
+    choices = []
+    for strategy in strategies:
+        if STRATEGIES[strategy].needs:
+            found = [blocks.get((strategy, n)) or _pending(n, strategy) for n in [0, *ns]]
+        else:
+            chosen = [choice.block for choice in choose([strategy], ns, n_layers, Evidence(model_id))]
+            found = [_pending(b.n, strategy) if b.n and b.last >= n_layers else b for b in chosen]
+        choices += [Choice(strategy, block, math.nan) for block in found]
+    return choices
+
+
+def _pending(n: int, strategy: str) -> LayerSet:
+    return PendingBlock(tuple(range(n)), strategy) if n else FULL
+
+
+def _distance(block: LayerSet, distances: Distances) -> float:
     if not block.n:
         return 0.0
-    return distances[block.first, block.n] if distances else math.nan
+    return distances.get((block.first, block.n), math.nan) if len(block.runs) == 1 else math.nan
 
 
 COLUMNS = ["strategy", "n", "first", "last", "distance", "block"]
@@ -60,7 +86,7 @@ COLUMNS = ["strategy", "n", "first", "last", "distance", "block"]
 def write_choices(path: str | Path, choices: list[Choice]) -> None:
     """Write blocks.csv: strategy, n, the first and last layer removed (empty for n = 0), distance (empty if
     not measured), and the name of the block, which says it all where layers between the two stay."""
-    with replacing(path) as aside, open(aside, "w", newline="") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         for c in choices:

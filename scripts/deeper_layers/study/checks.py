@@ -16,7 +16,6 @@ from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
-from ..pruning.published_blocks import published_blocks
 from ..pruning.strategies import STRATEGIES
 from ..runtime.files import read_json
 from ..settings.base import Settings
@@ -51,7 +50,7 @@ def check(study: Study) -> list[str]:
     for model in study.models:
         _check_model(study, model)
     _check_offline(study)
-    _check_published(study)
+    _check_first_strategy(study)
     _check_readers(study)
     _check_settings(study)
     for text in study.config["texts"]:
@@ -134,15 +133,19 @@ def _check_offline(study: Study) -> None:
         )
 
 
-def _check_published(study: Study) -> None:
-    """The first strategy is the one that figures show, so every model must have it."""
-    if study.strategies[0] != "published":
-        return
+def _check_first_strategy(study: Study) -> None:
+    """It is the one that figures show, so it must have blocks of every model."""
     for model in study.models:
-        if not published_blocks(study.model(model).id):
+        if not _chosen_by_first(study, model):
             raise UserError(
-                f"study.strategies: the authors published no blocks of {model}; put similarity first"
+                f"study.strategies: {study.strategies[0]} has no blocks of {model}, and figures show the "
+                "first strategy; put another one first"
             )
+
+
+def _chosen_by_first(study: Study, model: str) -> set[int]:
+    """The n for which the first strategy has a block."""
+    return {choice.n for choice in study.expected(model) if choice.strategy == study.strategies[0]}
 
 
 def _check_readers(study: Study) -> None:
@@ -214,8 +217,8 @@ def _check_export(study: Study, text: str) -> None:
     elif removals is not None and int(cut) not in [0, *removals]:
         removed = ", ".join(map(str, [0, *removals]))
         raise UserError(f"export: {text!r}: the study does not remove {cut} layers; it removes {removed}")
-    elif study.strategies[0] == "published" and int(cut) not in {0, *published_blocks(study.model(model).id)}:
-        raise UserError(f"export: {text!r}: the authors published no block of {cut} layers of {model}")
+    elif n_layers is not None and int(cut) not in _chosen_by_first(study, model):
+        raise UserError(f"export: {text!r}: {study.strategies[0]} has no block of {cut} layers of {model}")
 
 
 def _check_settings(study: Study) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
+from ..pruning.choices import PendingBlock
 from ..pruning.layer_set import LayerSet
 from ..pruning.trie import trie
 from .gpu_specs import GpuSpec
@@ -146,15 +147,17 @@ def pruned_evaluation(
     """
     layers, cuts = shape.layers, list(cuts)
     kept = sum(layers - cut.n for cut in cuts)
-    run = (tokens.scored * _trie_layers(tuple(cuts), layers) + tokens.generated * kept) / layers
+    run = tokens.scored * _layers_run(tuple(cuts), layers) + tokens.generated * kept
     work = evaluation(shape, suite, tokens, gpu)
-    return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run)
+    return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run / layers)
 
 
 @functools.cache
-def _trie_layers(cuts: tuple[LayerSet, ...], n_layers: int) -> int:
-    """Layers that run for all ``cuts`` together."""
-    return trie(cuts, n_layers).layers
+def _layers_run(cuts: tuple[LayerSet, ...], n_layers: int) -> int:
+    """Layers that run for all ``cuts`` together. Those that are not selected yet may share none."""
+    selected = [cut for cut in cuts if not isinstance(cut, PendingBlock)]
+    pending = sum(n_layers - cut.n for cut in cuts if isinstance(cut, PendingBlock))
+    return trie(selected, n_layers).layers + pending
 
 
 def speed(shape: Shape, settings: Mapping[str, Any], gpu: GpuSpec | None, n_cuts: int) -> Work:

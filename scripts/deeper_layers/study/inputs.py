@@ -118,8 +118,9 @@ def source_option(wildcards: Any, input: Any) -> str:
     return command_line({"source": folders(input.pretrained[:1]), "download": input.download})
 
 
-def distances_option(wildcards: Any, input: Any) -> str:
-    return command_line({"distances": input.distances})
+def evidence_options(wildcards: Any, input: Any) -> str:
+    """What the strategies choose by, which the inputs but the checkpoint are."""
+    return command_line({name: files for name, files in input.items() if name != "checkpoint"})
 
 
 def suite_option(wildcards: Any, input: Any) -> str:

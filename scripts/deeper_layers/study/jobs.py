@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
 from ..data.local_source import SPLITS
+from ..pruning.choices import PendingBlock
 from ..pruning.layer_set import LayerSet
 from . import figures
 from .estimates import Work
-from .study import PendingBlock, Study
+from .study import Study
 from .token_counts import document_tokens
 from .workload import Workloads
 

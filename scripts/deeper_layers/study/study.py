@@ -6,26 +6,18 @@ says whether it makes sense, ``options`` makes command lines of its settings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.local_source import SPLITS
+from ..errors import UserError
 from ..layout import Layout
-from ..pruning.choices import Choice, choose, read_choices
+from ..pruning.choices import Choice, expected, read_choices
 from ..pruning.layer_set import FULL, LayerSet
-from ..pruning.published_blocks import published_blocks
-from ..pruning.strategies import BY_DISTANCE
+from ..pruning.strategies import needed
 from ..reporting.contents import Contents
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
-
-
-@dataclass(frozen=True)
-class PendingBlock(LayerSet):
-    """A block of n layers that is not selected yet. For estimates it begins at layer 0, which is the most
-    work; it equals no ``LayerSet``."""
 
 
 def _by_size(block: LayerSet) -> tuple[int, tuple[int, ...]]:
@@ -103,9 +95,14 @@ class Study:
     # Cuts
 
     @property
+    def evidence(self) -> list[str]:
+        """What the strategies choose by, to be measured first."""
+        return needed(self.strategies)
+
+    @property
     def needs_distances(self) -> bool:
         """Whether a strategy chooses by the angular distances."""
-        return bool(BY_DISTANCE & set(self.strategies))
+        return "distances" in self.evidence
 
     def removals(self, model: str) -> list[int] | None:
         """The numbers of layers to remove, ascending; empty for no cuts. None where all of 1..L-1 are asked
@@ -121,22 +118,13 @@ class Study:
         return [choice for choice in read_choices(path) if choice.strategy in self.strategies]
 
     def expected(self, model: str) -> list[Choice]:
-        """What a model's blocks.csv will hold, as far as it can be told; other blocks are
-        ``PendingBlock``."""
+        """What a model's blocks.csv will hold, as far as it can be told."""
         path = Path(self.paths.blocks(model))
-        known = {(c.strategy, c.n): c.block for c in read_choices(path)} if path.is_file() else {}
+        known = read_choices(path) if path.is_file() else []
         n_layers = self.model(model).n_layers or LLAMA_2_7B["num_hidden_layers"]
         ns = self.removals(model)
-        ns = range(1, n_layers) if ns is None else ns
-        choices = []
-        for strategy in self.strategies:
-            if strategy in BY_DISTANCE:
-                blocks = [FULL, *(known.get((strategy, n), PendingBlock.contiguous(0, n)) for n in ns)]
-                choices += [Choice(strategy, block, math.nan) for block in blocks]
-            else:
-                authors = published_blocks(self.model(model).id)
-                choices += choose([strategy], ns, n_layers, authors=authors)
-        return choices
+        ns = list(range(1, n_layers)) if ns is None else ns
+        return expected(self.strategies, ns, n_layers, self.model(model).id, known)
 
     def blocks(self, choices: Iterable[Choice]) -> list[LayerSet]:
         """Distinct blocks of a model's choices, the full model first."""
@@ -200,4 +188,6 @@ class Study:
         if not cut.isdecimal():
             return cut
         blocks = {choice.n: choice.block for choice in choices if choice.strategy == self.strategies[0]}
+        if int(cut) not in blocks:
+            raise UserError(f"export: {self.strategies[0]} has no block of {cut} layers")
         return str(blocks[int(cut)])

@@ -86,11 +86,7 @@ class Workloads:
     # Settings
 
     def _cuts(self, model: str) -> list[LayerSet]:
-        """All of a model, the full model first. Until its config.json is here, published ones may lie beyond
-        the layers that it is taken to have: they count from layer 0 on, as those that are not selected yet.
-        """
-        n_layers, cuts = self.shape(model).layers, self.study.blocks(self.study.expected(model))
-        return [cut if cut.n == 0 or cut.last < n_layers else LayerSet.contiguous(0, cut.n) for cut in cuts]
+        return self.study.blocks(self.study.expected(model))
 
     def _text(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         text: Mapping[str, Any] = self.study.config["texts"][settings["text"]]

@@ -97,7 +97,7 @@ def choice_quality(rows: pd.DataFrame) -> tuple[float, int, int]:
         Spearman's rank correlation over all blocks; of the n for which strategies chose different blocks,
         how many lost least with the closest, and how many there are.
     """
-    blocks = rows.drop_duplicates("block")
+    blocks = rows.dropna(subset=["distance"]).drop_duplicates("block")  # blocks with gaps have none
     rank = blocks[["distance", "lost"]].rank().corr().iloc[0, 1]
     rivals = [same for _, same in blocks.groupby("n") if len(same) > 1]
     return rank, sum(same["distance"].idxmin() == same["lost"].idxmin() for same in rivals), len(rivals)
