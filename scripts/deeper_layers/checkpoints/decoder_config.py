@@ -7,11 +7,14 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
 from .model_types import REFUSED
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Places = Mapping[int, int]  # old number of each layer that stays -> its new number, ascending
 
@@ -87,14 +90,14 @@ SPELT_OUT = {
 }
 
 
-def text_config(config):
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """The part of ``config`` that describes the decoder: ``config`` itself unless it is composite."""
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"model type {config.model_type!r} has an encoder; only decoder-only models are cut")
     return config.get_text_config(decoder=True)
 
 
-def layer_count(config) -> int:
+def layer_count(config: PretrainedConfig) -> int:
     """L, the number of decoder layers."""
     return text_config(config).num_hidden_layers
 
@@ -117,7 +120,7 @@ class Decoder:
     fields: Mapping
 
     @classmethod
-    def of(cls, config) -> Decoder:
+    def of(cls, config: PretrainedConfig) -> Decoder:
         """Read a config that transformers loaded. Raises UserError for a model with an encoder."""
         text = text_config(config)
         fields = {
@@ -182,7 +185,7 @@ def changed_fields(decoder: Decoder, block: LayerSet) -> dict:
     return changes
 
 
-def cut_config(config, block: LayerSet):
+def cut_config(config: PretrainedConfig, block: LayerSet) -> PretrainedConfig:
     """A copy of ``config`` for the model without the layers of ``block``.
 
     Lists and counts that speak of single layers are edited so that each kept layer stays what it was.
@@ -260,5 +263,5 @@ def _attends(kind: str) -> bool:
     return "attention" in kind and "linear" not in kind
 
 
-def _is_per_layer(name: str, value, n_layers: int) -> bool:
+def _is_per_layer(name: str, value: object, n_layers: int) -> bool:
     return isinstance(value, list | tuple) and len(value) == n_layers and not _NOT_PER_LAYER.search(name)

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from ..errors import UserError
 
@@ -69,14 +69,14 @@ class _Reader:
         if version not in (2, 3):
             raise UserError(f"{path} is GGUF of version {version}; versions 2 and 3 are read")
         tensors, entries = self.number("Q"), self.number("Q")
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         for _ in range(entries):
             key = self.text()
             found[key] = self.value(self.number("I"))
         found["tensors"] = [self.tensor() for _ in range(tensors)]
         return found
 
-    def number(self, letter: str):
+    def number(self, letter: str) -> Any:
         size = struct.calcsize("<" + letter)
         return struct.unpack("<" + letter, self.file.read(size))[0]
 
@@ -89,7 +89,7 @@ class _Reader:
             raise struct.error
         return found
 
-    def value(self, kind: int):
+    def value(self, kind: int) -> Any:
         if kind == STRING:
             return self.text()
         if kind != ARRAY:
@@ -111,11 +111,11 @@ class _Reader:
         self.number("I"), self.number("Q")
         return name
 
-    def fail(self):
+    def fail(self) -> NoReturn:
         raise struct.error
 
 
-def config_of(header: Mapping[str, object]) -> dict[str, object]:
+def config_of(header: Mapping[str, Any]) -> dict[str, object]:
     """The shape of the model as its config.json would say it, for estimates: not a config to load."""
     kind = header.get("general.architecture")
     found = {ours: header[key] for name, ours in CONFIG_KEYS.items() if (key := f"{kind}.{name}") in header}

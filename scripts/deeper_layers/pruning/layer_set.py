@@ -27,7 +27,7 @@ class LayerSet:
 
     removed: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "removed", tuple(sorted(set(self.removed))))
         if self.removed and self.removed[0] < 0:
             raise UserError(f"there is no layer {self.removed[0]}: layers are numbered from 0")

@@ -96,7 +96,7 @@ def _fault(one: Field, value: Any) -> str | None:
 
 
 def _one_fault(kind: type, bounds: Mapping, value: Any) -> str | None:
-    accepted = {float: (int, float), int: int, str: str, bool: bool}[kind]
+    accepted: Any = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (kind in (int, float) and isinstance(value, bool)):
         return {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[kind]
     if "choices" in bounds and value not in bounds["choices"]:

@@ -56,6 +56,9 @@ class Loss(LossSettings, ValidationText):
 class Suite(TaskSettings):
     """A suite of the configuration."""
 
-    include: str | None = setting(str, None, "Folder with task definitions of your own.")
+    # One folder, where the program takes several.
+    include: str | None = setting(  # type: ignore[assignment]
+        str, None, "Folder with task definitions of your own."
+    )
     text: str | None = setting(str, None, "The generated text whose tasks these are; not along with include.")
     loss: dict | None = section(Loss, "Loss of held-out tokens, in nats and divided by ln V.")

@@ -29,7 +29,7 @@ class MissingError(UserError):
     """Something that the configuration names or needs and does not define."""
 
 
-def _is_integer(_, value) -> bool:
+def _is_integer(_: object, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -58,7 +58,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
 
 
-def _check_words(value, path: tuple = ()) -> None:
+def _check_words(value: object, path: tuple = ()) -> None:
     """Keys and texts become names, paths and words of a command line."""
     where = ".".join(map(str, path)) or "the configuration"
     if isinstance(value, Mapping):
@@ -81,7 +81,7 @@ def _check_words(value, path: tuple = ()) -> None:
         raise UserError(f"{where}: {_short(value)} is too long for a name or a path")
 
 
-def _check_numbers(value, path: tuple = ()) -> None:
+def _check_numbers(value: object, path: tuple = ()) -> None:
     """Numbers that the schema takes and no program does."""
     where = ".".join(map(str, path))
     if isinstance(value, Mapping):
@@ -96,7 +96,7 @@ def _check_numbers(value, path: tuple = ()) -> None:
         raise UserError(f"{where}: {_short(value)} is too large; write at most {LARGEST}")
 
 
-def _check_against(value, expected: Mapping, path: tuple = ()) -> None:
+def _check_against(value: object, expected: Mapping, path: tuple = ()) -> None:
     error = jsonschema.exceptions.best_match(Validator(expected).iter_errors(value))
     if error is None:
         return
@@ -145,7 +145,7 @@ def _kind(schema: Mapping) -> str:
     return WORDS[schema["type"]].split(";")[0]
 
 
-def _wrong_type(value, types: list[str]) -> str:
+def _wrong_type(value: object, types: list[str]) -> str:
     """'mine' where a list is wanted: 'mine' is not a list; write a list, as in [mine]."""
     wanted = next(kind for kind in types if kind != "null")
     shown = _short(value)
@@ -174,7 +174,7 @@ def _as_number(text: str) -> str | None:
     return f"{whole}.{part or 0}" + (f"e{sign or '+'}{power}" if power else "")
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     """A value as a message shows it: in one line, and not pages of it."""
     try:
         text = repr(value)
