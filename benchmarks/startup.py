@@ -1,5 +1,6 @@
 """How long the jobs of a study import before they work: a real job of each program, on next to nothing."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -73,8 +74,7 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
         (
             "table",
             1,
-            f"table.py --results {place} --models m --recipes healed --suites quiz loss "
-            f"--out {place}/table.csv --levels {place}/levels.csv",
+            f"table.py --study {place}/study.json --out {place}/table.csv --levels {place}/levels.csv",
         ),
         ("figure", 6, f"figure.py retained --models m {figure} --formats svg --out {place}/retained"),
     ]
@@ -82,6 +82,9 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
 
 def main(place: Path) -> None:
     rows = []
+    contents = {"models": ["m"], "strategies": ["deepest"], "suites": ["quiz", "loss"]}
+    healed = {"healed": {"healed": {"m": ["drop_2-2"]}}}
+    (place / "study.json").write_text(json.dumps(contents | healed))
     for name, count, command in jobs(place):
         found = run(sys.executable, "-X", "importtime", *f"{SCRIPTS}/{command}".split())
         modules = {module: int(micro) / 1e6 for micro, module in LINE.findall(found.output)}

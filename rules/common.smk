@@ -170,7 +170,10 @@ def exports(wildcards):
             "error: nothing to export: name it as MODEL/TREATMENT/N, for example "
             f"{study_command('export')} --config 'export=[{example}]'"
         )
-    return inputs.exports()
+    try:
+        return inputs.exports()
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def pushed(wildcards):

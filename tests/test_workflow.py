@@ -26,7 +26,7 @@ STUDY = changed(
     recipes__healed__control=True,
 )
 # What a changed table makes new, whatever changed it.
-AFTERWARDS = {"table", "summary", "figure_model", "figure_study"}
+AFTERWARDS = {"study", "table", "summary", "figure_model", "figure_study"}
 
 
 def jobs(folder: Path, study: dict, *arguments: str, snakefile: Path = ROOT / "Snakefile") -> dict[str, int]:
@@ -197,6 +197,24 @@ def test_settings_that_determine_no_result_rerun_nothing_and_still_reach_the_pro
     distances = (logs / "distances.log").read_text().splitlines()[0]
     assert "--batch-tokens 512 --spill './spilt hidden' --stream" in distances
     assert "--batch 3 --stream" in (logs / "pruned/loss.log").read_text().splitlines()[0]
+
+
+def test_fewer_healed_cuts_gather_the_table_again_and_compute_nothing(copied):
+    """What the table holds is decided once, in study.json, and only a change of that reaches it."""
+    held = json.loads((copied / "results/study.json").read_text())
+    assert held["healed"]["healed"]["tiny"][0] == "full" and held["suites"] == ["quiz", "loss"]
+    todo = jobs(copied, study_with(recipes__healed__control=False))
+    assert set(todo) == AFTERWARDS
+    run(copied, "--cores", "1", "results/table.csv")
+    assert {(row["n"], row["treatment"]) for row in table(copied)} == {
+        ("0", "pruned"),
+        ("2", "pruned"),
+        ("2", "healed"),
+    }
+
+
+def test_another_tolerance_says_the_summary_anew_and_gathers_nothing(copied):
+    assert jobs(copied, STUDY | {"tolerance": 0.1}) == {"summary": 1}
 
 
 def test_the_order_of_keys_and_unused_keys_rerun_nothing(copied):

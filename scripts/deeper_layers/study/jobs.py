@@ -63,15 +63,14 @@ class Context:
     """
 
     def __init__(self, study: Study):
-        self.study, self.workloads = study, Workloads(study)
+        self.study, self.paths, self.workloads = study, study.paths, Workloads(study)
         self.choices = {model: study.expected(model) for model in study.models}
         self.texts = {model: self._texts(model) for model in study.models}
 
     def job(
         self, stage: str, model: str | None, output: str, work: Work | None = None, **sizes: float
     ) -> Job:
-        folder = f"{self.study.out}/{model}" if model else self.study.out
-        return Job(stage, model, Path(f"{folder}/{output}").is_file(), work, **sizes)
+        return Job(stage, model, Path(output).is_file(), work, **sizes)
 
     def _texts(self, model: str) -> set[tuple[str, str]]:
         """(text, split) of all that is read of a model's tokens."""
@@ -106,7 +105,7 @@ def world(context: Context) -> Iterator[Job]:
     texts |= {study.config["suites"][suite].get("text") for suite in study.suites}
     for text in sorted(texts & set(study.generated_texts)):
         documents = sum(study.config["texts"][text][split] for split in SPLITS)
-        yield context.job("world", None, f"texts/{text}/train.jsonl", disk=WORLD_BYTES * documents)
+        yield context.job("world", None, context.paths.text(text, "train"), disk=WORLD_BYTES * documents)
 
 
 def sample(context: Context) -> Iterator[Job]:
@@ -114,19 +113,20 @@ def sample(context: Context) -> Iterator[Job]:
     for text, split in sorted(set().union(*context.texts.values())):
         if text in sampled:
             disk = TEXT_BYTES * context.study.config["texts"][text][split]
-            yield context.job("sample", None, f"texts/{text}/{split}.jsonl", disk=disk)
+            yield context.job("sample", None, context.paths.text(text, split), disk=disk)
 
 
 def pretrain(context: Context) -> Iterator[Job]:
     for model in context.study.models_from("pretrain"):
         work, disk = context.workloads.pretraining(model), context.weight_bytes(model)
-        yield context.job("pretrain", model, "pretrained/model.safetensors", work, disk=disk)
+        output = context.paths.pretrained("model.safetensors", model)
+        yield context.job("pretrain", model, output, work, disk=disk)
 
 
 def download(context: Context) -> Iterator[Job]:
     for model in context.study.models_from("hub"):
         missing = max(0, context.weight_bytes(model) - _cached_bytes(context.study, model))
-        yield context.job("download", model, "download.json", cache=missing)
+        yield context.job("download", model, context.paths.download(model), cache=missing)
 
 
 def adopt(context: Context) -> Iterator[Job]:
@@ -134,13 +134,13 @@ def adopt(context: Context) -> Iterator[Job]:
         if model not in context.study.models_to_convert("qwen"):
             is_copied = context.study.config["models"][model]["reshard"]
             disk = context.weight_bytes(model) if is_copied else 0
-            yield context.job("adopt", model, "checkpoints/full/manifest.json", disk=disk)
+            yield context.job("adopt", model, context.paths.full(model), disk=disk)
 
 
 def convert_qwen(context: Context) -> Iterator[Job]:
     for model in context.study.models_to_convert("qwen"):
         disk = context.weight_bytes(model)
-        yield context.job("convert_qwen", model, "checkpoints/full/manifest.json", disk=disk)
+        yield context.job("convert_qwen", model, context.paths.full(model), disk=disk)
 
 
 # A model before it is cut
@@ -151,18 +151,20 @@ def tokenise(context: Context) -> Iterator[Job]:
         for text, split in sorted(context.texts[model]):
             settings = context.study.config["texts"][text]
             tokens = min(document_tokens(settings), TEXT_BYTES) * settings[split]
-            yield context.job("tokenise", model, f"tokens/{text}-{split}.json", disk=4 * tokens)
+            output = context.paths.tokens(text, split, model)
+            yield context.job("tokenise", model, output, disk=4 * tokens)
 
 
 def distances(context: Context) -> Iterator[Job]:
     for model in context.study.models:
         if context.study.needs_distances:
-            yield context.job("distances", model, "distances.csv", context.workloads.distances(model))
+            output = context.paths.distances(model)
+            yield context.job("distances", model, output, context.workloads.distances(model))
 
 
 def blocks(context: Context) -> Iterator[Job]:
     for model in context.study.models:
-        yield context.job("blocks", model, "blocks.csv")
+        yield context.job("blocks", model, context.paths.blocks(model))
 
 
 # Its cuts
@@ -172,18 +174,19 @@ def evaluate_pruned(context: Context) -> Iterator[Job]:
     for model in context.study.models:
         for suite in context.study.suites:
             work = context.workloads.pruned_evaluation(model, suite)
-            yield context.job("evaluate_pruned", model, f"pruned/{suite}/index.json", work)
+            yield context.job("evaluate_pruned", model, context.paths.pruned_index(suite, model), work)
 
 
 def measure_speed(context: Context) -> Iterator[Job]:
     for model in context.study.models if context.study.config["study"]["speed"] else []:
-        yield context.job("measure_speed", model, "speed.csv", context.workloads.speed(model))
+        output = context.paths.speed(model)
+        yield context.job("measure_speed", model, output, context.workloads.speed(model))
 
 
 def cut(context: Context) -> Iterator[Job]:
     for model, block in dict.fromkeys((model, block) for model, _, block in context.healed()):
         if block.n:
-            output = f"checkpoints/{_name(block)}/manifest.json"
+            output = context.paths.checkpoint(_name(block), model)
             yield context.job("cut", model, output, disk=context.workloads.cut_bytes(model, block))
 
 
@@ -191,14 +194,16 @@ def heal(context: Context) -> Iterator[Job]:
     for model, recipe, block in context.healed():
         work = context.workloads.healing(model, recipe, block)
         disk = 4 * work.shape.lora_params(context.study.recipe(recipe, model)["rank"])
-        yield context.job("heal", model, f"{recipe}/{_name(block)}/heal.json", work, disk=disk)
+        output = context.paths.healed("heal.json", recipe, _name(block), model)
+        yield context.job("heal", model, output, work, disk=disk)
 
 
 def evaluate_healed(context: Context) -> Iterator[Job]:
     for model, recipe, block in context.healed():
         for suite in context.study.suites:
             work = context.workloads.evaluation(model, suite, block)
-            yield context.job("evaluate_healed", model, f"{recipe}/{_name(block)}/{suite}.json", work)
+            output = context.paths.result(recipe, _name(block), suite, model)
+            yield context.job("evaluate_healed", model, output, work)
 
 
 # Results
@@ -206,10 +211,10 @@ def evaluate_healed(context: Context) -> Iterator[Job]:
 
 def report(context: Context) -> Iterator[Job]:
     """Table, summary and figures."""
-    study = context.study
-    yield context.job("study", None, "study.json")
-    yield context.job("table", None, "table.csv")
-    yield context.job("summary", None, "summary.md")
+    study, paths = context.study, context.paths
+    yield context.job("study", None, paths.study())
+    yield context.job("table", None, paths.table())
+    yield context.job("summary", None, paths.summary())
     for stage, names in (
         ("figure_distances", figures.of_distances(study)),
         ("figure_speed", figures.of_speed(study)),
@@ -217,9 +222,9 @@ def report(context: Context) -> Iterator[Job]:
     ):
         for model in study.models:
             for name in names:
-                yield context.job(stage, None, f"figures/{model}/{name}.svg")
+                yield context.job(stage, None, paths.figure("svg", name, model))
     for name in figures.of_study(study):
-        yield context.job("figure_study", None, f"figures/{name}.svg")
+        yield context.job("figure_study", None, paths.study_figure("svg", name))
 
 
 def _cached_bytes(study: Study, model: str) -> int:
