@@ -13,9 +13,7 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    cli.compute_options(p)
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the cut model")
-    p.add_argument("--adapter", type=Path, help="what a healing wrote, to merge; none: the cut as it is")
-    p.add_argument("--out", type=Path, required=True, help="folder to write")
-    p.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    cli.model_options(p)
+    cli.add_paths(p, checkpoint="Folder of the cut model.", out="Folder to write.")
+    p.add_argument("--adapter", type=Path, help="What a healing wrote, to merge. Default is nothing.")
     cli.run(main, p)

@@ -31,6 +31,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation import batches
 from deeper_layers.evaluation import job as evaluation_job
 from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.evaluation import Evaluation
 from deeper_layers.evaluation.harness import CutsLM
 from deeper_layers.evaluation.job import TaskSuite
 from deeper_layers.evaluation.journal import Journal
@@ -42,6 +43,7 @@ from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.config import ROOT
+from helpers.programs import parser_of
 
 torch.set_num_threads(1)
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
@@ -87,12 +89,14 @@ PROGRAM = program()
 
 
 def run(*words) -> None:
-    PROGRAM.main(PROGRAM.options().parse_args([str(word) for word in words]))
+    arguments = parser_of("evaluate").parse_args([str(word) for word in words])
+    PROGRAM.check(arguments)
+    PROGRAM.main(arguments)
 
 
 def left(*words) -> bool:
     """Whether there is anything to wait for a GPU for."""
-    return PROGRAM.check(PROGRAM.options().parse_args([str(word) for word in words]))
+    return PROGRAM.check(parser_of("evaluate").parse_args([str(word) for word in words]))
 
 
 def read(path) -> dict:
@@ -624,10 +628,10 @@ def test_a_killed_evaluation_goes_on_where_it_died(place, monkeypatch):
 def test_key_is_of_all_that_determines_the_numbers_and_nothing_else(place):
     def keys(*more, tasks="tasks", checkpoint="llama/full", names=("choose",)):
         words = ["--checkpoint", checkpoint, "--suite", "quiz", "--tasks", *names, "--include", tasks]
-        arguments = PROGRAM.options().parse_args(
+        arguments = parser_of("evaluate").parse_args(
             list(map(str, [*words, "--blocks", "full", "drop_1-1", "--out", "nowhere", *more]))
         )
-        job = PROGRAM.job_of(arguments)[0]
+        job = Evaluation(arguments).job
         return [job.key(block) for block in job.blocks]
 
     base = keys()

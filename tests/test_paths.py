@@ -20,7 +20,7 @@ from helpers.small_study import changed, prepare, run
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
 # Made by options.command_line, or names of blocks.
-NAMES = ("options", "source", "distances", "text", "adapter", "files", "blocks", "models")
+NAMES = ("options", "source", "evidence", "text", "adapter", "files", "blocks", "models")
 QUOTED = {"{resources.tuning}", *(f"{{params.{name}}}" for name in NAMES)}
 
 
