@@ -28,7 +28,7 @@ class Contents:
         """Of a study.json. Raises UserError for a file that is missing or none."""
         try:
             values = read_json(path)
-            known = [one.name for one in fields(cls)]
+            known = [key.name for key in fields(cls)]
             return cls(**{name: values[name] for name in known if name in values})
         except FileNotFoundError:
             raise UserError(f"{path} is missing: snakemake writes it with the results") from None

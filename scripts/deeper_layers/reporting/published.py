@@ -53,5 +53,5 @@ def _shots(result: dict, task: str) -> int | None:
     shots = result.get("n-shot", {})
     if task in shots:
         return shots[task]
-    found = {_shots(result, inside) for inside in result["group_subtasks"].get(task, [])}
-    return found.pop() if len(found) == 1 else None
+    counts = {_shots(result, inside) for inside in result["group_subtasks"].get(task, [])}
+    return counts.pop() if len(counts) == 1 else None

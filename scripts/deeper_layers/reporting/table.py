@@ -61,8 +61,8 @@ def build(results: str | Path, contents: Contents) -> tuple[pd.DataFrame, pd.Dat
             levels += [(model, suite, *level) for level in suite_levels(result)]
     column = _columns([(suite, name) for row in scores for suite in row for name in row[suite]])
     ends = {name: ["", "_stderr"] for name in column.values()}
-    for row, found, paper_has in zip(rows, scores, theirs, strict=True):
-        row |= _measured(found, column)
+    for row, measured, paper_has in zip(rows, scores, theirs, strict=True):
+        row |= _measured(measured, column)
         for key, value in paper_has.items():
             if value is not None:
                 name = column[key]
@@ -107,10 +107,10 @@ def _columns(measured: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return {(suite, name): name if names.count(name) == 1 else f"{suite}_{name}" for suite, name in keys}
 
 
-def _measured(found: dict[str, dict], column: dict[tuple[str, str], str]) -> dict[str, float]:
+def _measured(measured: dict[str, dict], column: dict[tuple[str, str], str]) -> dict[str, float]:
     """{column: value} of one row, from {suite: {name: (value, standard error)}}."""
     cells = {}
-    for suite, scores in found.items():
+    for suite, scores in measured.items():
         for name, (value, stderr) in scores.items():
             cells[column[suite, name]] = value
             cells[f"{column[suite, name]}_stderr"] = stderr
