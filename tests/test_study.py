@@ -13,6 +13,7 @@ from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.reporting.contents import Contents
 from deeper_layers.settings.json_schema import schema
 from deeper_layers.study import figures, options
+from deeper_layers.study.inputs import contents
 from deeper_layers.study.schema import check_schema
 from helpers.config import ROOT, changed, checked, full_config
 
@@ -171,7 +172,7 @@ def test_the_results_say_which_cuts_a_recipe_healed(tmp_path):
         Choice("deepest", LayerSet.contiguous(5, 2), 0.3),
         Choice("deepest", LayerSet.contiguous(4, 3), 1),
     ]
-    written = checked(config).contents({"embedded": choices, "other": choices})
+    written = contents(checked(config), {"embedded": choices, "other": choices})
     (tmp_path / "study.json").write_text(json.dumps(asdict(written)))
     read = Contents.read(tmp_path / "study.json")
     healed = {"embedded": ["full", "drop_3-4", "drop_5-6"], "other": ["full", "drop_5-6"]}

@@ -171,21 +171,7 @@ class Stream(LayerwiseModel):
     def _complete(self, modules: Iterable[nn.Module]) -> None:
         """Compute the buffers that no file holds, such as rotary frequencies; then nothing may be missing."""
         modules = list(modules)
-        empty = [
-            (module, name, buffer)
-            for module in modules
-            for name, buffer in module.named_buffers(recurse=False)
-            if buffer.is_meta
-        ]
-        if empty:
-            for module, name, buffer in empty:
-                module._buffers[name] = torch.empty_like(buffer, device=self.device)
-                module._is_hf_initialized = False
-            # A few models fill the buffers of their layers from above.
-            for module in self.model.modules():
-                if isinstance(module, PreTrainedModel):
-                    module._is_hf_initialized = False
-            self.model.initialize_weights()
+        _compute_buffers(self.model, modules, self.device)
         missing = [
             f"{type(module).__name__}.{name}"
             for module in modules
@@ -194,6 +180,26 @@ class Stream(LayerwiseModel):
         ]
         if missing:
             raise UserError(f"{self.folder}: missing keys when loading: {missing[:5]}")
+
+
+def _compute_buffers(model: PreTrainedModel, modules: Iterable[nn.Module], device: torch.device) -> None:
+    """Give values to the buffers of ``modules`` that have none yet, as the ``model`` initializes them."""
+    empty = [
+        (module, name, buffer)
+        for module in modules
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_meta
+    ]
+    if not empty:
+        return
+    for module, name, buffer in empty:
+        module._buffers[name] = torch.empty_like(buffer, device=device)
+        module._is_hf_initialized = False
+    # A few models fill the buffers of their layers from above.
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module._is_hf_initialized = False
+    model.initialize_weights()
 
 
 def _trim() -> None:

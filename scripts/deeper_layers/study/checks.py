@@ -26,6 +26,7 @@ from ..settings.speed import SpeedSettings
 from ..settings.suites import LossSettings, TaskSettings
 from ..settings.texts import WorldSettings
 from .asked import check_study
+from .exports import exported
 from .schema import MissingError, did_you_mean
 from .sources import ResolvedModel
 from .study import Study
@@ -205,7 +206,7 @@ def _check_export(study: Study, text: str) -> None:
             f"export: {text!r} is not MODEL/TREATMENT/N, as in embedded/healed/4, or with the block "
             "itself, as in embedded/healed/drop_6-9"
         )
-    model, treatment, cut = study.exported(text)
+    model, treatment, cut = exported(text)
     for name, known in ((model, study.models), (treatment, [*study.recipes, PRUNED])):
         if name not in known:
             raise UserError(f"export: {text!r}: {name!r} is not in the study{did_you_mean(name, known)}")

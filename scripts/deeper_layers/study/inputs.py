@@ -7,15 +7,34 @@ gets.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..layout import FULL, PRUNED
 from ..pruning.choices import Choice
 from ..pruning.layer_set import LayerSet
 from ..reporting.contents import Contents
+from .exports import exported, exported_block
 from .options import command_line
 from .study import Study
+
+
+def contents(study: Study, choices: Mapping[str, Iterable[Choice]]) -> Contents:
+    """What the results of a study hold, given each model's choices."""
+    return Contents(
+        models=study.models,
+        strategies=study.strategies,
+        suites=study.suites,
+        c4=[suite for suite in study.suites if study.is_c4(suite)],
+        speed=study.config["study"]["speed"],
+        healed={
+            recipe: {
+                model: [str(block) for block in study.healed(recipe, model, choices[model])]
+                for model in choices
+            }
+            for recipe in study.recipes
+        },
+    )
 
 
 class Inputs:
@@ -68,7 +87,7 @@ class Inputs:
 
     def contents(self, wildcards: Any = None) -> Contents:
         """What the results will hold, as soon as the cuts of all models are chosen."""
-        return self.study.contents({model: self.choices(model) for model in self.study.models})
+        return contents(self.study, {model: self.choices(model) for model in self.study.models})
 
     def evaluations(self, wildcards: Any) -> list[str]:
         """Every evaluation of the study."""
@@ -103,8 +122,8 @@ class Inputs:
     def exports(self) -> list[str]:
         """The folders of what ``export`` names."""
         folders = []
-        for model, treatment, cut in map(self.study.exported, self.study.config["export"]):
-            block = self.study.exported_block(cut, self.choices(model))
+        for model, treatment, cut in map(exported, self.study.config["export"]):
+            block = exported_block(self.study, cut, self.choices(model))
             folders.append(self.paths.export(model, block, treatment))
         return folders
 

@@ -48,7 +48,9 @@ def _determining(settings: type[Settings], values: Mapping[str, Any]) -> dict[st
 def _tuning(settings: type[Settings], values: Mapping[str, Any]) -> str:
     """Those of ``values`` that determine no result."""
     chosen = {key: values[key] for key in settings.tuning() if key in values}
-    return command_line(chosen | {"spill": expanded(chosen.get("spill"))})
+    if chosen.get("spill"):
+        chosen["spill"] = expanded(chosen["spill"])
+    return command_line(chosen)
 
 
 def world(study: Study, text: str) -> str:
@@ -120,8 +122,8 @@ def evaluate(study: Study, suite: str, model: str) -> str:
     if study.is_loss(suite):
         settings = _determining(LossSettings, settings["loss"]) | {"loss": True}
     else:
-        include = expanded(settings.get("include"))
-        settings = _determining(TaskSettings, settings) | {"include": include}
+        include = settings.get("include")
+        settings = _determining(TaskSettings, settings) | {"include": include and expanded(include)}
     return command_line(settings | {"suite": suite} | study.model(model).trust)
 
 

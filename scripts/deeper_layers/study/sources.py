@@ -24,9 +24,9 @@ LLAMA_2_7B = {
 }
 
 
-def expanded(path: str | None) -> str | None:
+def expanded(path: str) -> str:
     """A path of the configuration: a leading ``~`` is the home folder, all else is taken as it is written."""
-    return path and os.path.expanduser(path)
+    return os.path.expanduser(path)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ResolvedModel:
         return digest.hexdigest()[:16]
 
 
-def resolve(name: str, settings: Mapping[str, Any], adopted: Iterable[str]) -> ResolvedModel:
+def resolve(name: str, settings: Mapping[str, Any], adopted: Iterable[str | Path]) -> ResolvedModel:
     """The model of the configuration's ``models.NAME``. Its config.json is read from its folder; if it is of
     the hub, from the cache, or else from the first of the paths ``adopted`` that is there."""
     source, revision = settings["source"], settings.get("revision")
@@ -93,5 +93,5 @@ def resolve(name: str, settings: Mapping[str, Any], adopted: Iterable[str]) -> R
             name, "folder", path, revision, settings, read_json(config) if config.is_file() else None
         )
     paths = [cached_file(path, revision, "config.json"), *map(Path, adopted)]
-    config = next((read_json(path) for path in paths if path and path.is_file()), None)
-    return ResolvedModel(name, "hub", path, revision, settings, config)
+    found = next((read_json(config) for config in paths if config and config.is_file()), None)
+    return ResolvedModel(name, "hub", path, revision, settings, found)

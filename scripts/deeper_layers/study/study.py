@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.local_source import SPLITS
-from ..errors import UserError
 from ..layout import Layout
 from ..pruning.choices import Choice, expected, read_choices
 from ..pruning.layer_set import FULL, LayerSet
 from ..pruning.strategies import needed
-from ..reporting.contents import Contents
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
 
 
@@ -159,35 +157,3 @@ class Study:
             return False
         loss = self.suite(suite)["loss"]
         return self.config["texts"][loss["text"]]["source"] == "allenai/c4" and loss["split"] == "validation"
-
-    # What leaves the study
-
-    def contents(self, choices: Mapping[str, Iterable[Choice]]) -> Contents:
-        """What the results hold, given each model's choices."""
-        return Contents(
-            models=self.models,
-            strategies=self.strategies,
-            suites=self.suites,
-            c4=[suite for suite in self.suites if self.is_c4(suite)],
-            speed=self.config["study"]["speed"],
-            healed={
-                recipe: {
-                    model: [str(b) for b in self.healed(recipe, model, choices[model])] for model in choices
-                }
-                for recipe in self.recipes
-            },
-        )
-
-    def exported(self, text: str) -> tuple[str, str, str]:
-        """(model, treatment, n or block) of an entry of ``export``."""
-        model, treatment, cut = text.split("/")
-        return model, treatment, cut
-
-    def exported_block(self, cut: str, choices: Iterable[Choice]) -> str:
-        """The block that an entry of ``export`` names, or that the first strategy chose for its n."""
-        if not cut.isdecimal():
-            return cut
-        blocks = {choice.n: choice.block for choice in choices if choice.strategy == self.strategies[0]}
-        if int(cut) not in blocks:
-            raise UserError(f"export: {self.strategies[0]} has no block of {cut} layers")
-        return str(blocks[int(cut)])
