@@ -37,6 +37,7 @@ lint: .venv/tested
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	codespell
+	mypy
 	snakemake --lint
 
 # What still fits the pins stays at its version.
