@@ -78,6 +78,13 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in self.tuning()}
 
 
+def check_words(where: str, words: Sequence[str]) -> None:
+    """Raise a UserError if one of several values of an option looks like an option itself."""
+    for word in words:
+        if word.startswith("-"):
+            raise UserError(f"{where}: {word!r} begins with -, which a name here does not")
+
+
 def _read(one: Field, value: Any) -> Any:
     """A value as it is written, with None for the word that stands for it."""
     return None if value is not None and value == one.metadata.get("none") else value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .base import Settings, section, setting
+from .base import Settings, check_words, section, setting
 from .precision import PRECISIONS
 from .texts import SPLITS, TextUse
 
@@ -71,6 +71,7 @@ class Healing(Settings):
             raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
         if not self.targets:
             raise UserError("healing: targets is empty; name linear layers, or write auto")
+        check_words("healing.targets", self.targets)
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise UserError(f"healing: micro_batch {self.micro_batch} does not divide batch {self.batch}")
 

@@ -87,3 +87,9 @@ class Model(Settings):
         most=1,
     )
     pretrain: dict | None = section(TrainedModel, "For source pretrain, the Llama to train and how.")
+
+    def check(self) -> None:
+        if self.source == "pretrain" and self.pretrain is None:
+            raise UserError("models: source is pretrain, so it needs a key pretrain")
+        if self.reshard and self.convert:
+            raise UserError("models.reshard: a converted model is written anew anyway; leave it out")

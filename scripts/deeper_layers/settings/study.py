@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import UserError
 from .base import REQUIRED, Settings, section, setting
 from .distances import Distances
 from .healing import Recipe
@@ -13,6 +16,8 @@ from .speed import SpeedSettings
 from .suites import Suite
 from .texts import Text
 
+ACCOUNT = re.compile(r"[A-Za-z0-9][\w.-]*")
+EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_[\d_-]+)")
 CARDS = ("l4", "rtx-4090", "rtx-a6000", "l40s", "a100-40gb", "a100-80gb", "h100-80gb", "h200")
 
 
@@ -129,3 +134,19 @@ class Configuration(Settings):
         "Account or organisation of the Hugging Face hub to which snakemake push uploads what export names, "
         "as private models.",
     )
+
+    def check(self) -> None:
+        folder = os.path.expanduser(self.outdir).rstrip("/")
+        if not folder or folder.startswith("-") or set("{}") & set(folder):
+            raise UserError(
+                f"configuration.outdir: {self.outdir!r} cannot be the folder of the results; write a path "
+                "that does not begin with - and has no { or }, such as results/mine"
+            )
+        if self.hub is not None and not ACCOUNT.fullmatch(self.hub):
+            raise UserError(f"configuration.hub: {self.hub!r} is no name of an account or an organisation")
+        for text in self.export:
+            if not EXPORT.fullmatch(text):
+                raise UserError(
+                    f"configuration.export: {text!r} is not MODEL/TREATMENT/N, as in embedded/healed/4, or "
+                    "with the block itself, as in embedded/healed/drop_6-9"
+                )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .base import Settings, section, setting
+from ..errors import UserError
+from .base import Settings, check_words, section, setting
 from .precision import Streamed, batch, precision
 from .texts import SPLITS, TextUse
 
@@ -27,6 +28,9 @@ class TaskSettings(Settings):
     limit: int | None = setting(int, None, "Only so many questions of each task. Default is all.", least=1)
     batch: int | None = batch()
     precision: str = precision()
+
+    def check(self) -> None:
+        check_words(f"{self.WHAT}.tasks", self.tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +60,21 @@ class Loss(LossSettings, ValidationText):
 class Suite(TaskSettings):
     """A suite of the configuration."""
 
+    WHAT = "suites"
+
     # One folder, where the program takes several.
     include: str | None = setting(  # type: ignore[assignment]
         str, None, "Folder with task definitions of your own."
     )
     text: str | None = setting(str, None, "The generated text whose tasks these are; not along with include.")
     loss: dict | None = section(Loss, "Loss of held-out tokens, in nats and divided by ln V.")
+
+    def check(self) -> None:
+        if bool(self.tasks) == (self.loss is not None):
+            raise UserError("suites: give either tasks or loss")
+        super().check()
+        if self.tasks and self.text and self.include:
+            raise UserError(
+                f"suites: text takes the tasks of the generated text {self.text}, include those of a folder; "
+                "give one"
+            )

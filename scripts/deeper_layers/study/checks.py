@@ -1,13 +1,14 @@
 """Checks of a study before anything runs: what the programs would refuse, and what does not fit together.
 
-Each program's own class of settings is constructed here, while Snakemake reads the configuration.
+While Snakemake reads the configuration, the class of each section's settings is constructed here; that of a
+program's section is the program's own, and more.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from ..pruning.layer_set import LayerSet
 from ..pruning.strategies import STRATEGIES
 from ..runtime.files import read_json
 from ..settings.base import Settings
-from ..settings.distances import DistanceSettings
-from ..settings.healing import Healing
-from ..settings.model import Pretraining
+from ..settings.distances import Distances
+from ..settings.healing import Recipe
+from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
-from ..settings.suites import LossSettings, TaskSettings
-from ..settings.texts import WorldSettings
+from ..settings.study import Configuration
+from ..settings.suites import Loss, Suite
+from ..settings.texts import Text
 from .asked import check_study
 from .exports import exported
 from .schema import MissingError, did_you_mean
@@ -33,9 +35,7 @@ from .study import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
 WORLD_TASKS = ("knowledge", "reasoning", "yesno")
-ACCOUNT = re.compile(r"[A-Za-z0-9][\w.-]*")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
-EXPORT = re.compile(r"[^/]+/[^/]+/(\d+|full|drop_[\d_-]+)")
 # Names that the folder of the results, a model's and a recipe's have for other things.
 RESERVED = {
     "models": {"texts", "figures", "logs", "benchmarks", "export"},
@@ -48,12 +48,12 @@ def check(study: Study) -> list[str]:
     """Raise a UserError for a study that makes no sense, a MissingError for one that lacks a part. Returns
     lines about what makes sense, but less than it seems to."""
     _check_names(study)
+    _check_settings(study)
     for model in study.models:
         _check_model(study, model)
     _check_offline(study)
     _check_first_strategy(study)
     _check_readers(study)
-    _check_settings(study)
     for text in study.config["texts"]:
         _check_source(study, text)
     for text in study.config["export"]:
@@ -62,12 +62,6 @@ def check(study: Study) -> list[str]:
 
 
 def _check_names(study: Study) -> None:
-    outdir = study.config["outdir"]
-    if not study.out or study.out.startswith("-") or set("{}") & set(study.out):
-        raise UserError(
-            f"outdir: {outdir!r} cannot be the folder of the results; write a path that does not begin with "
-            "- and has no { or }, such as results/mine"
-        )
     chosen = {kind: study.config["study"][kind] for kind in ("models", "strategies", "recipes", "suites")}
     for kind, names in chosen.items():
         known = STRATEGIES if kind == "strategies" else study.config[kind]
@@ -82,8 +76,6 @@ def _check_names(study: Study) -> None:
 def _check_model(study: Study, name: str) -> None:
     model = study.model(name)
     if model.kind == "pretrain":
-        if "pretrain" not in model.settings:
-            raise UserError(f"models.{name}: source is pretrain, so it needs a key pretrain")
         _check_text(study, f"models.{name}.pretrain", model.pretraining)
     elif model.kind == "hub" and not HUB_ID.fullmatch(model.id):
         raise UserError(
@@ -119,10 +111,6 @@ def _check_layout(study: Study, model: ResolvedModel) -> None:
     is_qwen = model.config and model.config.get("model_type") == "qwen"
     if is_qwen and model.name not in study.models_to_convert("qwen"):
         raise UserError(f"models.{model.name}: first-generation Qwen runs only as Qwen2; write convert: qwen")
-    if model.settings.get("reshard") and model.settings.get("convert"):
-        raise UserError(
-            f"models.{model.name}.reshard: a converted model is written anew anyway; leave it out"
-        )
 
 
 def _check_offline(study: Study) -> None:
@@ -152,6 +140,11 @@ def _chosen_by_first(study: Study, model: str) -> set[int]:
 def _check_readers(study: Study) -> None:
     """What reads a text: recipes, suites and the distances."""
     for recipe in study.recipes:
+        for model in study.config["recipes"][recipe].get("models", {}):
+            if model not in (known := study.config["models"]):
+                raise MissingError(
+                    f"recipes.{recipe}.models: {model!r} is not known{did_you_mean(model, known)}"
+                )
         for model in study.models:
             settings = study.recipe(recipe, model)
             _check_text(study, f"recipes.{recipe}", settings)
@@ -160,14 +153,13 @@ def _check_readers(study: Study) -> None:
                     raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
     for suite in study.suites:
         settings = study.suite(suite)
-        if study.is_loss(suite) == bool(settings.get("tasks")):
-            raise UserError(f"suites.{suite}: give either tasks or loss")
         if study.is_loss(suite):
             _check_text(study, f"suites.{suite}.loss", settings["loss"], "sequences")
             continue
         _check_text(study, f"suites.{suite}", settings)
         if settings.get("text") in study.sampled_texts:
             raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
+        _check_tasks(study, suite)
     if study.needs_distances:
         if "distances" not in study.config:
             raise MissingError("distances: the strategy similarity needs them; write distances: {text: NAME}")
@@ -201,11 +193,6 @@ def _check_source(study: Study, text: str) -> None:
 
 
 def _check_export(study: Study, text: str) -> None:
-    if not EXPORT.fullmatch(text):
-        raise UserError(
-            f"export: {text!r} is not MODEL/TREATMENT/N, as in embedded/healed/4, or with the block "
-            "itself, as in embedded/healed/drop_6-9"
-        )
     model, treatment, cut = exported(text)
     for name, known in ((model, study.models), (treatment, [*study.recipes, PRUNED])):
         if name not in known:
@@ -223,31 +210,35 @@ def _check_export(study: Study, text: str) -> None:
 
 
 def _check_settings(study: Study) -> None:
-    """Settings that a program of the study would refuse."""
+    """Each section by itself: what its class, or that of the program that takes it, would refuse."""
     config = study.config
+    construct(Configuration, "", config)
     for text, settings in config["texts"].items():
         check_name("texts", text)
-        if settings["source"] == "generate":
-            construct(WorldSettings, f"texts.{text}", settings)
-    for model in study.models_from("pretrain"):
-        construct(Pretraining, f"models.{model}.pretrain", study.model(model).pretraining)
-    if study.needs_distances:
-        construct(DistanceSettings, "distances", config["distances"])
+        construct(Text, f"texts.{text}", settings)
+    for name in study.models:
+        model = config["models"][name]
+        construct(Model, f"models.{name}", model)
+        if model["source"] == "pretrain":
+            construct(TrainedModel, f"models.{name}.pretrain", model["pretrain"])
+    if study.needs_distances and "distances" in config:
+        construct(Distances, "distances", config["distances"])
     for recipe in study.recipes:
-        _check_recipe(study, recipe)
+        for name in study.models:
+            construct(Recipe, f"recipes.{recipe}", study.recipe(recipe, name))
     for suite in study.suites:
-        _check_suite(study, suite)
+        construct(Suite, f"suites.{suite}", study.suite(suite))
+        if study.is_loss(suite):
+            construct(Loss, f"suites.{suite}.loss", study.suite(suite)["loss"])
     construct(SpeedSettings, "speed", config["speed"])
-    if config["hub"] is not None and not ACCOUNT.fullmatch(config["hub"]):
-        raise UserError(f"hub: {config['hub']!r} is no name of an account or an organisation")
 
 
 def construct(cls: type[Settings], where: str, values: Mapping) -> None:
-    """Construct a program's settings; a message begins with the place in the configuration."""
+    """Construct a class of settings; a message begins with the place in the configuration."""
     try:
         cls.of(values)
     except UserError as error:
-        raise UserError(f"{where}: {str(error).removeprefix(f'{cls.WHAT}: ')}") from None
+        raise UserError(f"{where}{str(error).removeprefix(cls.WHAT)}".lstrip(".: ")) from None
 
 
 def check_name(kind: str, name: str, reserved: Iterable[str] = ()) -> None:
@@ -259,31 +250,10 @@ def check_name(kind: str, name: str, reserved: Iterable[str] = ()) -> None:
         )
 
 
-def _check_recipe(study: Study, recipe: str) -> None:
-    where = f"recipes.{recipe}"
-    for model in study.config["recipes"][recipe].get("models", {}):
-        if model not in study.config["models"]:
-            known = study.config["models"]
-            raise MissingError(f"{where}.models: {model!r} is not known{did_you_mean(model, known)}")
-    for model in study.models:
-        settings = study.recipe(recipe, model)
-        construct(Healing, where, settings)
-        _check_words(f"{where}.targets", settings["targets"])
-
-
-def _check_suite(study: Study, suite: str) -> None:
+def _check_tasks(study: Study, suite: str) -> None:
+    """The tasks of a generated text, or of a folder of one's own."""
     where, settings = f"suites.{suite}", study.suite(suite)
-    if study.is_loss(suite):
-        construct(LossSettings, f"{where}.loss", settings["loss"])
-        return
-    include, text = settings.get("include"), settings.get("text")
-    construct(TaskSettings, where, settings | {"include": [include] if include else []})
-    _check_words(f"{where}.tasks", settings["tasks"])
-    if text and include:
-        raise UserError(
-            f"{where}: text takes the tasks of the generated text {text}, include those of a folder; give one"
-        )
-    if text:
+    if text := settings.get("text"):
         for task in settings["tasks"]:
             if task not in WORLD_TASKS:
                 raise UserError(
@@ -291,15 +261,8 @@ def _check_suite(study: Study, suite: str) -> None:
                     f"{', '.join(WORLD_TASKS)}; for lm-eval's own, give a suite without text (text: null, if "
                     "a suite of this name in config.yaml has one: mappings are merged)"
                 )
-    if include:
+    if include := settings.get("include"):
         _check_include(f"{where}.include", Path(os.path.expanduser(include)))
-
-
-def _check_words(where: str, words: Sequence[str]) -> None:
-    """Several values of one option: none may look like an option itself."""
-    for word in words:
-        if word.startswith("-"):
-            raise UserError(f"{where}: {word!r} begins with -, which a name here does not")
 
 
 def _check_include(where: str, folder: Path) -> None:
