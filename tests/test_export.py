@@ -20,6 +20,7 @@ from deeper_layers.models.adapters import add_adapter, save_adapter
 from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import LayerSet
+from deeper_layers.reporting.text import layers_in_words
 from helpers.config import ROOT
 from helpers.small_study import changed, prepare, run
 from helpers.tiny import logits, tiny_model
@@ -144,8 +145,8 @@ def test_the_card_tells_what_was_removed_healed_and_measured(study):
     block = folder.name.split("-", 1)[1].removesuffix("-healed")
     loaded = ModelCard.load(folder / "README.md")
     assert loaded.data.license == "mit" and loaded.data.library_name == "transformers"
-    first, last = block.removeprefix("drop_").split("-")
-    assert f"without its layers {first} to {last}: 2 of 5" in " ".join(loaded.text.split())
+    removed = layers_in_words(LayerSet.parse(block))
+    assert f"without its layers {removed}: 2 of 5" in " ".join(loaded.text.split())
     results = study / "results/tiny"
     for path, column in ((f"healed/{block}/loss.json", 3), ("pruned/loss/full.json", 2)):
         loss = json.loads((results / path).read_text())["results"]["loss"]

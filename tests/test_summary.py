@@ -8,7 +8,9 @@ import sys
 import pandas as pd
 import pytest
 
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.reporting.summary import best, kept, largest, summary
+from deeper_layers.reporting.text import layers_in_words
 from helpers.config import ROOT
 
 # n: knowledge (chance 0.2, unpruned 0.8) and loss (chance 5, unpruned 1), un-healed and healed
@@ -189,3 +191,9 @@ def test_the_program(table, suites, tmp_path):
     assert ("Measured in nf4 on a card, torch 2.13.0, transformers 5.23.0, lm-eval 0.4.13." in text) == bool(
         suites
     )
+
+
+def test_layers_in_words():
+    words = {"drop_5-5": "5", "drop_21-28": "21 to 28", "drop_3_7-9": "3 and 7 to 9"}
+    words["drop_0-1_4_6"] = "0 to 1, 4 and 6"
+    assert {name: layers_in_words(LayerSet.parse(name)) for name in words} == words

@@ -13,7 +13,7 @@ from ..checkpoints.hub_cache import cached_file
 from ..models.artifacts import healed_artifact
 from ..pruning.layer_set import LayerSet
 from ..reporting.scores import read_result, suite_scores
-from ..reporting.text import si
+from ..reporting.text import layers_in_words, si
 from ..resources import resource
 from ..runtime.files import read_json
 
@@ -43,13 +43,13 @@ def card(
         tags=["layer-pruning", "deeper-layers"],
     )
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["si"] = si
+    environment.filters |= {"si": si, "in_words": layers_in_words}
     return environment.from_string(CARD.read_text()).render(
         front_matter=front_matter.to_yaml(),
         name=exported.name,
         base=read_json(Path(full) / MANIFEST),
         cut=manifest,
-        block=LayerSet.parse(manifest["block"]),
+        removed=LayerSet.parse(manifest["block"]),
         scores=side_by_side(results, unpruned),
         healing=read_json(healing) if healing else None,
         artifact=healed_artifact(Path(healing).parent).describe() if healing else None,

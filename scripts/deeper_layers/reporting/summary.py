@@ -9,7 +9,7 @@ import pandas as pd
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from .metrics import above_chance, chance, is_loss, omitted, retained, unpruned
-from .text import markdown_table, si
+from .text import and_list, layers_in_words, markdown_table, si
 
 LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
 
@@ -63,7 +63,7 @@ def summary(
         lines += [made[model]] if model in made else []
         reasons = omitted(table, levels, model)
         out = [f"{metric} ({_value(full, metric)}: {why})" for metric, why in reasons.items() if why]
-        lines += ["", f"Left out: {_words(out)}."] if out else []
+        lines += ["", f"Left out: {and_list(out)}."] if out else []
         metrics = [metric for metric, why in reasons.items() if why is None]
         if not metrics:
             lines += ["No metric is better than chance: nothing to keep."]
@@ -107,14 +107,15 @@ def _advice(
     if row is None:
         near = rows.loc[rows[[f"retained_{metric}" for metric in metrics]].max(axis=1).idxmax()]
         parts = [f"{part} of {metric}" for metric, part in zip(metrics, _parts(near, metrics), strict=True)]
-        yield f"No cut keeps any of them. Without {_without(near)}, the nearest, it retains {_words(parts)}."
+        retains = f"Without {_without(near)}, the nearest, it retains {and_list(parts)}."
+        yield f"No cut keeps any of them. {retains}"
         return
     keeps = [metric for metric in metrics if row[f"keeps_{metric}"]]
     loses = [metric for metric in metrics if not row[f"keeps_{metric}"]]
     parts = [
         f"{metric}, of which {part} is left" for metric, part in zip(loses, _parts(row, loses), strict=True)
     ]
-    text = f"Without {_without(row)} the model keeps {_words(keeps)}"
+    text = f"Without {_without(row)} the model keeps {and_list(keeps)}"
     yield f"{text} and **loses** {'; '.join(parts)}." if loses else f"{text}."
     whole = others[others[[f"keeps_{metric}" for metric in metrics]].all(axis=1)]
     if loses and not whole.empty:
@@ -126,10 +127,10 @@ def _advice(
     for column, name in SAVED.items():
         if column in row and pd.notna(row[column]):
             saved.append(f"{100 * (1 - row[column] / full[column]):.0f} % of the {name}")
-    yield f"Removing {_without(row)} saves {_words(saved)}."
+    yield f"Removing {_without(row)} saves {and_list(saved)}."
     if "decode" in row and pd.notna(row["decode"]):
         faster = [f"{row[name] / full[name]:.2f} times as fast {doing}" for name, doing in FASTER.items()]
-        yield f"It is {_words(faster)}."
+        yield f"It is {and_list(faster)}."
     yield "As a checkpoint that transformers loads:"
     yield ""
     yield "```bash"
@@ -142,8 +143,7 @@ FASTER = {"prefill": "in reading a prompt", "decode": "in writing"}
 
 
 def _layers(row: pd.Series) -> str:
-    runs = LayerSet.parse(row["block"]).runs
-    return _words([str(first) if first == last else f"{first} to {last}" for first, last in runs])
+    return layers_in_words(LayerSet.parse(row["block"]))
 
 
 def _without(row: pd.Series) -> str:
@@ -162,7 +162,3 @@ def _parts(row: pd.Series, metrics: list[str]) -> list[str]:
 
 def _value(row: pd.Series, metric: str) -> str:
     return f"{row[metric]:.3f} ± {row[f'{metric}_stderr']:.3f}"
-
-
-def _words(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

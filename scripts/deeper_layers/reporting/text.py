@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from ..pruning.layer_set import LayerSet
+
 PREFIXES = ("", "k", "M", "G", "T")
 
 
@@ -44,3 +46,13 @@ def markdown_table(
 
     rules = ["-" * (width - side if padded else 3) + ":" * side for width, side in columns]
     return [line(heads), f"| {' | '.join(rules)} |", *map(line, rows)]
+
+
+def and_list(words: Sequence[str]) -> str:
+    """Words as a sentence has them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def layers_in_words(block: LayerSet) -> str:
+    """The layers that a cut lacks: ``21 to 28``, ``3 and 7 to 9``."""
+    return and_list([str(first) if first == last else f"{first} to {last}" for first, last in block.runs])
