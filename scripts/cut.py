@@ -22,7 +22,9 @@ if __name__ == "__main__":
         checkpoint="Folder of the checkpoint to cut.",
         out="Folder to write; a checkpoint there is replaced.",
     )
-    p.add_argument("--block", required=True, help="Layers to remove: drop_21-28 (both ends go too).")
+    p.add_argument(
+        "--block", required=True, help="Layers to remove: drop_21-28 (both ends too) or drop_3_7-9."
+    )
     cli.add_flags(
         p,
         reshard="Write one file per layer (with --block full: once).",
