@@ -9,6 +9,7 @@ from deeper_layers.pruning.strategies import STRATEGIES, needed
 from deeper_layers.pruning.strategy import Evidence
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import read_json, replacing
+from deeper_layers.settings.study import StudySettings
 
 
 def main(arguments):
@@ -20,6 +21,8 @@ def main(arguments):
         raise UserError(f"study.remove: the model has {n_layers} layers, so n = {too_many[0]} leaves none")
     given = {name: getattr(arguments, name) for name in needed(STRATEGIES)}
     for strategy in arguments.strategies:
+        if strategy not in STRATEGIES:
+            raise UserError(f"the strategy {strategy} is not known; known: {', '.join(sorted(STRATEGIES))}")
         for name in sorted(STRATEGIES[strategy].needs):
             if not given[name]:
                 raise UserError(f"the strategy {strategy} chooses by {name}: give --{name}")
@@ -33,10 +36,10 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder of the uncut model")
+    cli.add_paths(p, checkpoint="Folder of the uncut model.", out="blocks.csv to write.")
     for name in needed(STRATEGIES):
-        p.add_argument(f"--{name}", type=Path, help=f"its {name}.csv, for strategies that choose by it")
-    p.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=["similarity"])
-    p.add_argument("--remove", nargs="*", type=int, help="layers to remove, n, maybe none; without it 1..L-1")
-    p.add_argument("--out", type=Path, required=True, help="blocks.csv to write")
+        p.add_argument(f"--{name}", type=Path, help=f"Its {name}.csv, for strategies that choose by it.")
+    cli.add_settings(p, StudySettings, "strategies")
+    meaning = "Numbers of layers to remove, n; none for no cuts. Default is 1..L-1."
+    p.add_argument("--remove", nargs="*", type=int, help=meaning)
     cli.run(main, p)

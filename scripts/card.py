@@ -19,10 +19,13 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     results = {"nargs": "*", "type": Path, "default": [], "metavar": "JSON"}
-    p.add_argument("--checkpoint", type=Path, required=True, help="folder that merge.py wrote")
-    p.add_argument("--full", type=Path, required=True, help="folder of the uncut checkpoint")
-    p.add_argument("--results", **results, help="evaluations of this variant")
-    p.add_argument("--unpruned", **results, help="those of the uncut model, in the same order")
-    p.add_argument("--healing", type=Path, metavar="JSON", help="heal.json, if it was healed")
-    p.add_argument("--out", type=Path, required=True, help="README.md to write")
+    cli.add_paths(
+        p,
+        checkpoint="Folder that merge.py wrote.",
+        full="Folder of the uncut checkpoint.",
+        out="README.md to write.",
+    )
+    p.add_argument("--results", **results, help="Evaluations of this variant.")
+    p.add_argument("--unpruned", **results, help="Those of the uncut model, in the same order.")
+    p.add_argument("--healing", type=Path, metavar="JSON", help="heal.json, if it was healed.")
     cli.run(main, p)

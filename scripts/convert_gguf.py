@@ -1,7 +1,5 @@
 """Write the model of a GGUF file as a plain Hugging Face checkpoint, a full model of the study."""
 
-from pathlib import Path
-
 from deeper_layers.runtime import cli
 
 
@@ -15,8 +13,7 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--source", type=Path, required=True, help="the .gguf file")
-    p.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="of the weights written")
-    p.add_argument("--model", required=True, help="the model's name in the study")
-    p.add_argument("--out", type=Path, required=True, help="folder to write; a checkpoint there is replaced")
+    cli.add_paths(p, source="The .gguf file.", out="Folder to write; a checkpoint there is replaced.")
+    p.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="Of the weights written.")
+    p.add_argument("--model", required=True, help="The model's name in the study.")
     cli.run(main, p)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.progress import echo
+from deeper_layers.settings.model import Model
 
 
 def main(arguments):
@@ -26,7 +27,7 @@ def main(arguments):
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     p.add_argument("--id", required=True, help="Model id, OWNER/NAME.")
-    p.add_argument("--revision", help="Commit, branch or tag. Default is the newest of main.")
+    cli.add_settings(p, Model, "revision")
     cli.add_flags(p, trust_remote_code="Fetch the Python files as well.")
     p.add_argument("--model", help="The model's name in the study. Default is its id.")
     meaning = "JSON: what is asked of each model (limits.Asked)."

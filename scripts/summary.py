@@ -10,6 +10,7 @@ from deeper_layers.reporting.scores import read_result
 from deeper_layers.reporting.summary import summary
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import replacing
+from deeper_layers.settings.study import Configuration
 
 
 def main(arguments) -> None:
@@ -43,10 +44,10 @@ def made_with(results: list[Path]) -> str:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="the results table")
-    p.add_argument("--levels", type=Path, default=Path("results/levels.csv"), help="chance and majority")
-    p.add_argument("--study", type=Path, help="study.json of the results, to say how they were measured")
-    p.add_argument("--tolerance", type=float, default=0.05, help="part of the way to chance that may be lost")
-    p.add_argument("--command", default="snakemake export", help="what exports a checkpoint of this study")
-    p.add_argument("--out", nargs="+", type=Path, required=True, help="the summary: .md, .html")
+    p.add_argument("--table", type=Path, default=Path("results/table.csv"), help="The results table.")
+    p.add_argument("--levels", type=Path, default=Path("results/levels.csv"), help="Chance and majority.")
+    p.add_argument("--study", type=Path, help="study.json of the results, to say how they were measured.")
+    cli.add_settings(p, Configuration, "tolerance")
+    p.add_argument("--command", default="snakemake export", help="What exports a checkpoint of this study.")
+    p.add_argument("--out", nargs="+", type=Path, required=True, help="The summary: .md, .html.")
     cli.run(main, p)

@@ -20,9 +20,8 @@ def main(arguments):
 
 if __name__ == "__main__":
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--study", type=Path, default=Path("results/study.json"), help="what the results beside it hold"
-    )
-    p.add_argument("--out", nargs="+", type=Path, required=True, help="the table: .csv, .md, .html")
-    p.add_argument("--levels", type=Path, help="also write the chance and majority levels, as .csv")
+    meaning = "What the results beside it hold."
+    p.add_argument("--study", type=Path, default=Path("results/study.json"), help=meaning)
+    p.add_argument("--out", nargs="+", type=Path, required=True, help="The table: .csv, .md, .html.")
+    p.add_argument("--levels", type=Path, help="Also write the chance and majority levels, as .csv.")
     cli.run(main, p)

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from ..errors import UserError
 from ..settings.base import REQUIRED, Settings
+from ..settings.model import Model
 from . import gpus, process
 from .files import lock
 from .progress import echo, echo_once, log_to, to_screen
@@ -56,7 +57,7 @@ def model_options(p: argparse.ArgumentParser) -> None:
 
 def trust_option(p: argparse.ArgumentParser) -> None:
     """Add ``--trust-remote-code``."""
-    add_flags(p, trust_remote_code="Run the code that comes with the model.")
+    add_settings(p, Model, "trust_remote_code")
 
 
 def compute_options(p: argparse.ArgumentParser) -> None:
