@@ -58,7 +58,11 @@ def _fill(values: dict, mapping: Mapping) -> None:
 
 def _described(one: Field) -> dict:
     """The schema of a key."""
-    reruns = "" if one.metadata.get("determines", True) else " It changes no result, and reruns nothing."
+    reruns = (
+        ""
+        if one.metadata.get("determines", True)
+        else " A change reruns nothing: at most rounding follows from it."
+    )
     found = {"description": one.metadata["help"] + reruns}
     if "section" in one.metadata:
         return found | _section(one)
