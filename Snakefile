@@ -20,6 +20,7 @@ report: "report/methods.rst"
 
 
 include: "rules/common.smk"
+include: "rules/terminal.smk"
 include: "rules/texts.smk"
 include: "rules/base.smk"
 include: "rules/distances.smk"

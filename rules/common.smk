@@ -1,5 +1,4 @@
 # The study behind the rules: the configuration, checked, and what several stages ask of it.
-import inspect
 import json
 import os
 import re
@@ -21,26 +20,33 @@ SCRIPTS = str(HERE / "scripts")
 os.environ |= {"SCRIPTS": SCRIPTS}
 sys.path.insert(0, SCRIPTS)
 
-from deeper_layers.runtime import terminal
-from deeper_layers.study.asked import asked_by
-from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN, LayerSet
 from deeper_layers.data.texts import text_fingerprint
+from deeper_layers.errors import UserError
 from deeper_layers.layout import PRUNED
+from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN
 from deeper_layers.reporting.figures.registry import FIGURES
+from deeper_layers.runtime import terminal
 from deeper_layers.study import figures, options
+from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.code_hash import code
-from deeper_layers.errors import UserError
-from deeper_layers.study.overlay import ALONE, effective, stands_alone
 from deeper_layers.study.inputs import (
     Inputs,
     adapter_option,
     card_options,
     evidence_options,
+    figure_code,
     source_option,
     suite_option,
 )
-from deeper_layers.study.jobs import jobs as planned_jobs
+from deeper_layers.study.job_resources import (
+    LIGHT,
+    healing_retries,
+    needs,
+    threads_for,
+)
+from deeper_layers.study.jobs import announcement
+from deeper_layers.study.overlay import ALONE, effective, stands_alone
 from deeper_layers.study.schema import MissingError
 from deeper_layers.study.study import Study
 from deeper_layers.study.workload import Workloads
@@ -75,57 +81,11 @@ def read_study() -> tuple[Study, list[str]]:
 study, warnings = read_study()
 paths = study.paths
 workloads = Workloads(study)
-STARTED = time.time()
 KINDS = ["svg", "pdf", "png"]  # every figure
 
 # Of hub models that are not here yet download.py checks the same once their config.json is.
 asked = {m: asdict(asked_by(study, m)) for m in study.models_from("hub")}
 os.environ |= {"ASKED": json.dumps(asked)}
-
-if workflow.is_main_process:
-    for line in warnings:
-        logger.warning(f"warning: {line}")
-
-if study.uncached_models and workflow.is_main_process:
-    uncached = ", ".join(study.model(name).id for name in study.uncached_models)
-    logger.info(
-        f"Not in the Hugging Face cache yet, number of layers unknown: {uncached}"
-    )
-
-
-def study_command(target):
-    """What a user types for a target of this study."""
-    overlays = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
-    words = ["snakemake", target] + [
-        w for path in overlays for w in ("--configfile", path)
-    ]
-    return shlex.join(words)
-
-
-def show_summary():
-    """The summary in the terminal, if this run made it."""
-    path = Path(paths.summary())
-    if workflow.is_main_process and path.exists() and path.stat().st_mtime > STARTED:
-        logger.info(f"\n{path.read_text()}")
-
-
-def jobs_to_come(stats):
-    """What to say of jobs that Snakemake does not count yet, given its number of jobs by rule."""
-    if "blocks" not in stats:
-        return ""
-    return (
-        "More follow once the blocks are chosen: cutting, healing and evaluation"
-        + (
-            f", in all at most {len(planned_jobs(study)) + 1} jobs"
-            if "all" in stats
-            else ""
-        )
-        + f" (`{study_command('plan')}` says what they cost)."
-    )
-
-
-if not IS_MODULE:
-    terminal.install(workflow, jobs_to_come)
 
 
 def names(known):
@@ -146,7 +106,14 @@ def blocks_csv(model):
     return checkpoints.blocks.get(model=model).output[0]
 
 
-inputs = Inputs(study, blocks_csv)
+def study_command(target):
+    """What a user types for a target of this study."""
+    overlays = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    options = [word for path in overlays for word in ("--configfile", path)]
+    return shlex.join(["snakemake", target, *options])
+
+
+inputs = Inputs(study, blocks_csv, study_command)
 
 
 def after(function):
@@ -160,72 +127,3 @@ def after(function):
         return []
 
     return wait
-
-
-def exports(wildcards):
-    """The folders of what export names."""
-    if not config["export"]:
-        example = f"{study.models[0]}/{[*study.recipes, PRUNED][0]}/4"
-        sys.exit(
-            "error: nothing to export: name it as MODEL/TREATMENT/N, for example "
-            f"{study_command('export')} --config 'export=[{example}]'"
-        )
-    try:
-        return inputs.exports()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-def pushed(wildcards):
-    """The same, if it is known where to."""
-    if not config["hub"]:
-        sys.exit("error: push where to? Give --config hub=ACCOUNT, or the key hub")
-    return exports(wildcards)
-
-
-def figure_code(wildcards):
-    return code("figure", f"reporting/figures/{FIGURES[wildcards.figure].module}")
-
-
-def healing_retries():
-    """Those of the profile (None), unless a healing takes longer than the day that a job may: then three, as the
-    profiles of clusters have, and one for each further day."""
-    days = workloads.healing_days()
-    return days + 2 if days > 1 else None
-
-
-def work_of(estimate):
-    """The work of a rule's job: an estimate of ``workloads``, given the wildcards that it has arguments for."""
-    arguments = inspect.signature(estimate).parameters
-
-    def work(wildcards):
-        values = {name: getattr(wildcards, name) for name in arguments}
-        if "block" in values:
-            values["block"] = LayerSet.parse(values["block"])
-        return estimate(**values)
-
-    return work
-
-
-def needs(estimate):
-    """Resources of a rule whose jobs do the work of an ``estimate``; more with each attempt."""
-    work = work_of(estimate)
-    return {
-        "gpu": lambda wildcards: work(wildcards).gpus,
-        "gpu_mem_mb": lambda wildcards, attempt: work(wildcards).gpu_mem_mb(attempt),
-        "mem_mb": lambda wildcards, attempt: work(wildcards).mem_mb(attempt),
-        "runtime": lambda wildcards, attempt: work(wildcards).runtime(attempt),
-    }
-
-
-def threads_for(estimate):
-    """Threads of the same jobs."""
-    work = work_of(estimate)
-    return lambda wildcards: work(wildcards).threads
-
-
-# For what handles files and text, whatever the model.
-LIGHT = {
-    "mem_mb": lambda wildcards, attempt: 4000 * attempt,
-    "runtime": lambda wildcards, attempt: 60 * attempt,
-}

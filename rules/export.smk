@@ -60,7 +60,7 @@ rule card:
 
 rule export:
     input:
-        lambda wildcards: [f"{folder}/README.md" for folder in exports(wildcards)],
+        lambda wildcards: [f"{folder}/README.md" for folder in inputs.exports()],
     localrule: True
 
 
@@ -88,5 +88,5 @@ rule upload:
 
 rule push:
     input:
-        lambda wildcards: [f"{folder}.pushed.json" for folder in pushed(wildcards)],
+        lambda wildcards: [f"{folder}.pushed.json" for folder in inputs.pushed()],
     localrule: True

@@ -12,7 +12,7 @@ rule heal:
         summary=paths.healed("heal.json"),
     log:
         paths.log("{model}/{recipe}/{block}"),
-    retries: healing_retries()
+    retries: healing_retries(workloads)
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.healing)

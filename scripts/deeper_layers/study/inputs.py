@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..errors import UserError
 from ..layout import FULL, PRUNED
 from ..pruning.choices import Choice
 from ..pruning.layer_set import LayerSet
 from ..reporting.contents import Contents
+from ..reporting.figures.registry import FIGURES
+from .code_hash import code
 from .exports import exported, exported_block
 from .options import command_line
 from .study import Study
@@ -39,10 +42,12 @@ def contents(study: Study, choices: Mapping[str, Iterable[Choice]]) -> Contents:
 
 class Inputs:
     """Input functions of the rules of a study. ``wildcards`` have the attributes model, block and so on.
-    ``blocks_csv`` gives the path of a model's blocks.csv, and raises as long as Snakemake has not made it."""
+    ``blocks_csv`` gives the path of a model's blocks.csv, and raises as long as Snakemake has not made it.
+    ``command`` gives what a user types for a target."""
 
-    def __init__(self, study: Study, blocks_csv: Callable[[str], str]):
-        self.study, self.paths, self._blocks_csv = study, study.paths, blocks_csv
+    def __init__(self, study: Study, blocks_csv: Callable[[str], str], command: Callable[[str], str]):
+        self.study, self.paths = study, study.paths
+        self._blocks_csv, self._command = blocks_csv, command
 
     # The base model
 
@@ -120,12 +125,32 @@ class Inputs:
         return [self.paths.result(*of, suite, wildcards.model) for suite in self.study.suites]
 
     def exports(self) -> list[str]:
-        """The folders of what ``export`` names."""
-        folders = []
-        for model, treatment, cut in map(exported, self.study.config["export"]):
-            block = exported_block(self.study, cut, self.choices(model))
-            folders.append(self.paths.export(model, block, treatment))
-        return folders
+        """The folders of what ``export`` names. A fault exits: of an error Snakemake shows a traceback."""
+        named = self.study.config["export"]
+        if not named:
+            example = f"{self.study.models[0]}/{[*self.study.recipes, PRUNED][0]}/4"
+            raise SystemExit(
+                "error: nothing to export: name it as MODEL/TREATMENT/N, for example "
+                f"{self._command('export')} --config 'export=[{example}]'"
+            )
+        try:
+            return [self._export(*exported(text)) for text in named]
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    def pushed(self) -> list[str]:
+        """The same, if it is known where to."""
+        if not self.study.config["hub"]:
+            raise SystemExit("error: push where to? Give --config hub=ACCOUNT, or the key hub")
+        return self.exports()
+
+    def _export(self, model: str, treatment: str, cut: str) -> str:
+        return self.paths.export(model, exported_block(self.study, cut, self.choices(model)), treatment)
+
+
+def figure_code(wildcards: Any) -> str:
+    """A figure is drawn by a module that its program loads by name."""
+    return code("figure", f"reporting/figures/{FIGURES[wildcards.figure].module}")
 
 
 def folders(files: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -262,3 +262,14 @@ def jobs(study: Study) -> list[Job]:
     were the same."""
     context = Context(study)
     return [job for stage in STAGES for job in stage(context)]
+
+
+def announcement(study: Study, counted: Collection[str], plan_command: str) -> str:
+    """What to say of jobs that Snakemake cannot count yet, given the rules of those that it does."""
+    if "blocks" not in counted:
+        return ""
+    at_most = f", in all at most {len(jobs(study)) + 1} jobs" if "all" in counted else ""
+    return (
+        f"More follow once the blocks are chosen: cutting, healing and evaluation{at_most} "
+        f"(`{plan_command}` says what they cost)."
+    )
