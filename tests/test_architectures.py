@@ -23,7 +23,7 @@ from deeper_layers.checkpoints.folder import load_config
 from deeper_layers.errors import UserError
 from deeper_layers.importance.angular import angular_distances, streamed_distances
 from deeper_layers.models.adapters import add_adapter
-from deeper_layers.models.layers import decoder_layers, removed
+from deeper_layers.models.layers import check_kept, decoder_layers, removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.streaming import Stream
 from deeper_layers.models.verify import verify_checkpoint
@@ -33,6 +33,8 @@ from helpers import tiny
 from helpers.tiny import (
     ARCHITECTURES,
     CACHE_DIFFERS,
+    FIRST_ATTENDS,
+    FIRST_STAYS,
     IDS,
     REFUSED,
     identity_logits,
@@ -47,7 +49,7 @@ transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
 BLOCK = LayerSet.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
-SCATTERED = LayerSet.parse("drop_0_4")
+SCATTERED, SCATTERED_LATER = LayerSet.parse("drop_0_4"), LayerSet.parse("drop_1_4")
 
 
 def generate(model, use_cache: bool):
@@ -181,7 +183,11 @@ def test_architecture(name, tmp_path):
     model = settled(load_model(tmp_path / "base"))
     adopt_checkpoint(tmp_path / "base", "base", tmp_path / "adopted")
     cut = assert_cut(tmp_path, model, BLOCK, name not in CACHE_DIFFERS)
-    assert_cut(tmp_path, model, SCATTERED, name not in CACHE_DIFFERS)
+    if name in FIRST_STAYS:
+        with pytest.raises(UserError, match="drop_0_4 cannot be removed from a .*: layer 1 would change"):
+            check_kept(model.config, SCATTERED)
+    scattered = SCATTERED_LATER if name in FIRST_STAYS | FIRST_ATTENDS else SCATTERED
+    assert_cut(tmp_path, model, scattered, name not in CACHE_DIFFERS)
     if name in CACHE_DIFFERS:
         with pytest.raises(AssertionError):
             assert_cache_exact(model)

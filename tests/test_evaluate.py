@@ -424,7 +424,7 @@ def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
     answers = cuts.loglikelihoods(pairs, 64, "test")
     for hook in hooks:
         hook.remove()
-    # The trunk's 6 layers, then those behind each cut: 4, 2, 1, 2, 1.
+    # The trunk's 6 layers, then those after each cut: 4, 2, 1, 2, 1.
     assert calls == cuts.layer_counts()["run"] == 6 + 4 + 2 + 1 + 2 + 1
     assert cuts.layer_counts()["separate"] == 6 + 5 + 4 + 3 + 5 + 5
     assert most <= 3  # of the trunk, of a branch, and the next one of that branch

@@ -105,6 +105,6 @@ def test_healing_in_parts_and_its_adapter(full, tmp_path, precision, packing):
 def test_speed_and_memory_fall_with_the_layers(full, precision):
     model, manifest = load_model(full, precision), read_json(full / "manifest.json")
     rows = measure(
-        model, manifest, BLOCKS, SpeedSettings(batch=2, prompt=32, new=16, repeats=2), what="speed"
+        model, manifest, BLOCKS, SpeedSettings(batch=2, prompt=32, new=16, repeats=2), label="speed"
     )
     assert rows["memory_bytes"].is_monotonic_decreasing and (rows[["prefill", "decode"]] > 0).all(axis=None)

@@ -36,7 +36,7 @@ def full(tmp_path_factory):
 def test_what_is_measured_of_each_cut(full):
     model = load_model(full)
     before = logits(model)
-    rows = measure(model, read_json(full / "manifest.json"), BLOCKS, SETTINGS, what="speed")
+    rows = measure(model, read_json(full / "manifest.json"), BLOCKS, SETTINGS, label="speed")
     assert rows["block"].tolist() == ["full", "drop_1-1", "drop_1-4"]
     for row, block in zip(rows.itertuples(), BLOCKS, strict=True):
         with removed(model, block):
@@ -120,4 +120,4 @@ def test_generation_that_does_not_fit_is_one_line(full, monkeypatch):
 
     monkeypatch.setattr(model, "forward", full_card)
     with pytest.raises(UserError, match="2 x 13 tokens do not fit into memory beside the model"):
-        measure(model, manifest, [FULL], SETTINGS, what="speed")
+        measure(model, manifest, [FULL], SETTINGS, label="speed")

@@ -7,8 +7,18 @@ import transformers
 from deeper_layers.checkpoints import decoder_config as configs
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.layer_set import LayerSet
+from deeper_layers.reporting.text import and_list
 from helpers import tiny
-from helpers.tiny import ARCHITECTURES, CACHE_DIFFERS, REFUSED, lora_targets, tiny_config, tiny_model
+from helpers.tiny import (
+    ARCHITECTURES,
+    CACHE_DIFFERS,
+    FIRST_ATTENDS,
+    FIRST_STAYS,
+    REFUSED,
+    lora_targets,
+    tiny_config,
+    tiny_model,
+)
 
 BLOCK = LayerSet.parse("drop_2-2")  # one layer: whatever the period of a pattern, it shifts
 
@@ -54,17 +64,17 @@ tables that older versions of transformers stored are let through, and a cut lea
 
 ## Tested: {len(works)} model types
 
-For each: logits of the model cut in memory, and of the checkpoint cut on disk and loaded again, are equal to
-those of the original whose removed layers do nothing (difference 0.0), with no missing or unexpected tensor;
-greedy generation with a cache gives the tokens of generation without; angular distances equal those of a
-plain loop and, streamed from the disk layer by layer, are the same to the last digit; one LoRA step lowers
-the loss.
+For each, without one layer and without a set with gaps: logits of the model cut in memory, and of the
+checkpoint cut on disk and loaded again, are equal to those of the original whose removed layers do nothing
+(difference 0.0), with no missing or unexpected tensor; greedy generation with a cache gives the tokens of
+generation without. Without one layer: angular distances equal those of a plain loop and, streamed from the
+disk layer by layer, are the same to the last digit; one LoRA step lowers the loss.
 
 - *LoRA targets*: the linear modules of the feed-forward networks, found by `targets: [auto]`. Where there are
   none (fused experts, state-space layers), name targets in the recipe; the error lists the linear modules.
 - *Edited in the config*: what says something of single layers, besides the number of layers.
 - *Cache*: `differs` where this transformers generates other tokens with a cache than without even when
-  nothing is removed.
+  nothing is removed; so does {and_list(sorted(FIRST_ATTENDS))} when its first layer is a linear one.
 
 | model type | LoRA targets | edited in the config | cache |
 |---|---|---|---|
@@ -73,7 +83,7 @@ the loss.
 ## Refused, with a clear error
 
 Also refused: any config with a period that places layers and that no list spells out, a block that holds
-every attention layer of a hybrid, models with an encoder.
+every attention layer of a hybrid, models with an encoder, the first layer of {and_list(sorted(FIRST_STAYS))}.
 
 | model type | when | why |
 |---|---|---|

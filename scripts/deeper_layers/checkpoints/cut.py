@@ -26,10 +26,10 @@ def cut_checkpoint(
 
     Shards whose tensors keep their names are hard-linked (copied across file systems), the others
     rewritten by copying byte ranges, whose blocks XFS and Btrfs share; ``reshard`` writes one shard per
-    layer, so that later cuts of the result rewrite only the layers behind them. The manifest comes last; one
-    in ``source`` says what its config means, so that transformers is not imported. Raises UserError for a
-    checkpoint that is not sound or cannot be cut, a block that does not fit, a disk without room; on any
-    failure what was written is deleted.
+    layer, so that later cuts of the result rewrite only what comes after the first layer removed. The
+    manifest comes last; one in ``source`` says what its config means, so that transformers is not imported.
+    Raises UserError for a checkpoint that is not sound or cannot be cut, a block that does not fit, a disk
+    without room; on any failure what was written is deleted.
     """
     base, target = Checkpoint.read(source), Path(target)
     parent = parent_of(base.folder)

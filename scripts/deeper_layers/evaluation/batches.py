@@ -18,9 +18,9 @@ Scores = dict[LayerSet, dict[int, Score]]  # by cut and number of the request
 LOGIT_BYTES = 1 << 28  # most memory for float32 logits
 
 
-def add(scores: Scores, found: Scores) -> None:
-    """Add those ``found`` to the ``scores``."""
-    for block, by_request in found.items():
+def add(scores: Scores, more: Scores) -> None:
+    """Put ``more`` scores into ``scores``."""
+    for block, by_request in more.items():
         scores[block].update(by_request)
 
 
@@ -94,12 +94,12 @@ class Batch:
         """``padded`` says how long a batch is whose longest sequence has so many tokens."""
         ids = torch.zeros(len(inputs), padded(max(len(i.ids) for i in inputs)), dtype=torch.long)
         rows, columns, scored = [], [], []
-        for row, one in enumerate(inputs):
-            ids[row, : len(one.ids)] = torch.tensor(one.ids)
-            longest = max(len(continuation) for _, continuation in one.continuations)
+        for row, entry in enumerate(inputs):
+            ids[row, : len(entry.ids)] = torch.tensor(entry.ids)
+            longest = max(len(continuation) for _, continuation in entry.continuations)
             rows += [row] * longest
-            columns += range(len(one.ids) - longest, len(one.ids))
-            for number, continuation in one.continuations:
+            columns += range(len(entry.ids) - longest, len(entry.ids))
+            for number, continuation in entry.continuations:
                 places = range(len(rows) - len(continuation), len(rows))
                 scored += zip(places, continuation, [number] * len(continuation), strict=True)
         places, targets, owners = zip(*sorted(scored), strict=True)

@@ -49,11 +49,17 @@ log = logging.getLogger(__name__)
 
 
 class CutScorer:
-    """The cuts ``blocks`` of ``model``, scored together.
+    """The cuts of a model, scored together.
 
-    ``batch`` is the number of sequences of a batch; None takes as many as make ``batch_tokens`` tokens,
-    padding counted. Either is halved when memory runs out. With ``tree=False`` every cut is run by itself.
-    Raises UserError for a cut that does not fit the model.
+    Args:
+        model: the uncut model.
+        blocks: its cuts.
+        batch: sequences per batch; None takes as many as make ``batch_tokens`` tokens, padding counted.
+            Either is halved when memory runs out.
+        tree: False runs every cut by itself.
+
+    Raises:
+        UserError: a cut does not fit the model.
     """
 
     def __init__(self, model, blocks: Sequence[LayerSet], batch: int | None = None, tree: bool = True):
@@ -68,29 +74,35 @@ class CutScorer:
         self.tree = self._exact_tree() if tree else None
 
     def loglikelihoods(
-        self, requests: Sequence[Request], max_length: int, what: str, journal: Path | None = None
+        self, requests: Sequence[Request], max_length: int, label: str, journal: Path | None = None
     ) -> dict[LayerSet, list[Score]]:
         """The score of every request, for every block: the sum of the log-probabilities (float32 each) of
         the continuation's tokens, and whether each of them is the likeliest.
 
-        Sequences of more than ``max_length`` + 1 tokens lose their first ones, as in lm-eval. ``what``
-        names the job to the person who watches. Scores are added to a file in the folder ``journal``
-        after each batch, and a later call with the same requests goes on from there.
+        Args:
+            requests: token ids of contexts and continuations.
+            max_length: sequences of more than one token above it lose their first ones, as in lm-eval.
+            label: names the job to the person who watches.
+            journal: folder of a file to which scores are added after each batch; a later call with the same
+                requests goes on from there.
+
+        Raises:
+            UserError: a continuation is longer than ``max_length``, or one sequence does not fit into memory.
         """
         inputs = inputs_of(requests, max_length)
         scores: Scores = {block: {} for block in self.blocks}
         entries = Journal(journal, inputs, self.blocks)
         done = 0
-        with Progress(what, total=len(inputs), unit="input") as progress:
-            for upto, found in entries.read():
-                add(scores, found)
+        with Progress(label, total=len(inputs), unit="input") as progress:
+            for upto, batch_scores in entries.read():
+                add(scores, batch_scores)
                 progress.update(upto - done)
                 done = upto
             while done < len(inputs):
-                size, found = self._score_some(inputs[done:])
+                size, batch_scores = self._score_batch(inputs[done:])
                 done += size
-                entries.write(done, found)
-                add(scores, found)
+                entries.write(done, batch_scores)
+                add(scores, batch_scores)
                 progress.update(size)
         return in_order(scores, len(requests))
 
@@ -98,24 +110,24 @@ class CutScorer:
         """Calls of a layer with a batch: those ``run``, and those of each cut evaluated by itself."""
         return {"run": self.layers_run, "separate": self.layers_separate, "tree": self.tree is not None}
 
-    def _score_some(self, inputs: list[Input]) -> tuple[int, Scores]:
+    def _score_batch(self, inputs: list[Input]) -> tuple[int, Scores]:
         """Score the first of ``inputs``, which are longest first: as many as one batch takes."""
         while True:
-            some = first_batch(inputs, self.batch, self.batch_tokens, self.padded)
+            first = first_batch(inputs, self.batch, self.batch_tokens, self.padded)
             try:
-                batch = Batch.of(some, self.model.device, self.padded)
-                return len(some), {cut: batch.by_request(*scored) for cut, *scored in self._scores(batch)}
+                batch = Batch.of(first, self.model.device, self.padded)
+                return len(first), {cut: batch.by_request(*scored) for cut, *scored in self._scores(batch)}
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(some) == 1:
+                if len(first) == 1:
                     raise UserError(
-                        f"one sequence of {len(some[0].ids)} tokens does not fit into memory: "
+                        f"one sequence of {len(first[0].ids)} tokens does not fit into memory: "
                         "evaluate with precision nf4, or on a card with more memory"
                     ) from None
-            log.warning("out of memory with %d sequences: half as many from here on", len(some))
+            log.warning("out of memory with %d sequences: half as many from here on", len(first))
             free_memory()
-            self.batch, self.batch_tokens = self.batch and len(some) // 2, self.batch_tokens // 2
+            self.batch, self.batch_tokens = self.batch and len(first) // 2, self.batch_tokens // 2
 
     @torch.no_grad()
     def _scores(self, batch: Batch) -> Iterator[tuple[LayerSet, Tensor, Tensor]]:

@@ -61,12 +61,18 @@ class CutsLM(HFLM):
     """
 
     def __init__(
-        self, model, tokenizer, blocks: Sequence[LayerSet], batch: int | None, what: str, journal: Path | None
+        self,
+        model,
+        tokenizer,
+        blocks: Sequence[LayerSet],
+        batch: int | None,
+        label: str,
+        journal: Path | None,
     ):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch or 64)
         self.scorer = CutScorer(model, blocks, batch)
         self.block = blocks[0]
-        self.what, self.journal = what, journal
+        self.label, self.journal = label, journal
         self.remembered: dict[str, dict[LayerSet, list]] = {}
 
     def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[Score]:
@@ -100,7 +106,7 @@ class CutsLM(HFLM):
         return self.remembered[key][self.block]
 
     def _score(self, requests: Sequence[Request]) -> dict[LayerSet, list[Score]]:
-        return self.scorer.loglikelihoods(requests, self.max_length, self.what, self.journal)
+        return self.scorer.loglikelihoods(requests, self.max_length, self.label, self.journal)
 
     def generate_until(self, requests, disable_tqdm: bool = True) -> list[str]:
         """The continuations that the current block writes."""
@@ -109,7 +115,7 @@ class CutsLM(HFLM):
                 try:
                     return super().generate_until(requests, disable_tqdm=True)
                 except AssertionError as error:  # of lm-eval: an answer longer than the model
-                    raise UserError(f"{self.what}: {error}") from None
+                    raise UserError(f"{self.label}: {error}") from None
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise

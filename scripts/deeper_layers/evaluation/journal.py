@@ -33,17 +33,18 @@ class Journal:
             for line in file:
                 try:
                     done, by_block = json.loads(line if line.endswith(b"\n") else b"")
-                    found = {b: {i: (ll, hit) for i, ll, hit in by_block[str(b)]} for b in self.blocks}
+                    scores = {b: {i: (ll, hit) for i, ll, hit in by_block[str(b)]} for b in self.blocks}
                 except (ValueError, KeyError):
                     break
                 whole += len(line)
-                yield done, found
+                yield done, scores
         os.truncate(self.path, whole)
 
-    def write(self, done: int, found: Scores) -> None:
+    def write(self, done: int, scores: Scores) -> None:
+        """Add a line: how many inputs are ``done``, and the scores of the last ones."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        by_block = {str(block): [(i, *score) for i, score in by.items()] for block, by in found.items()}
+        by_block = {str(block): [(i, *score) for i, score in by.items()] for block, by in scores.items()}
         with open(self.path, "a") as file:
             file.write(json.dumps([done, by_block]) + "\n")

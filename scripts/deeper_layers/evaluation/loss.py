@@ -35,7 +35,7 @@ def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
 def losses(
     scorer: CutScorer | StreamedCutScorer,
     documents: Sequence[np.ndarray],
-    what: str,
+    label: str,
     journal: Path | None = None,
 ) -> dict[LayerSet, dict]:
     """For each block of ``scorer`` the loss of every token but the first of each document, in the layout of
@@ -46,7 +46,7 @@ def losses(
         raise UserError("no held-out document has two tokens or more: nothing to predict")
     requests = [(d[:1], d[1:]) for d in documents]
     tokens = np.array([len(continuation) for _, continuation in requests])
-    scores = scorer.loglikelihoods(requests, int(tokens.max()), what, journal)
+    scores = scorer.loglikelihoods(requests, int(tokens.max()), label, journal)
     vocabulary = text_config(scorer.model.config).vocab_size
     return {
         block: _result(np.array([-log_likelihood for log_likelihood, _ in by_document]), tokens, vocabulary)

@@ -33,17 +33,17 @@ def measure(
     manifest: dict,
     blocks: Sequence[LayerSet],
     settings: SpeedSettings,
-    what: str,
+    label: str,
 ) -> pd.DataFrame:
     """A row for each of ``blocks``: what is left of the model, the most memory it took, and its speed.
 
     ``memory_bytes``: weights, cache and activations. ``prefill`` and ``decode``: tokens per second, of
     the prompt and of greedy generation with a cache, the median of ``settings.repeats`` runs; ``_low`` and
-    ``_high`` are their quartiles. ``manifest`` is that of the uncut checkpoint, ``what`` names the job to the
-    person who watches. Raises UserError if memory runs out.
+    ``_high`` are their quartiles. ``manifest`` is that of the uncut checkpoint, ``label`` names the job to
+    the person who watches. Raises UserError if memory runs out.
     """
     try:
-        memory, seconds = _measure(model, blocks, settings, what)
+        memory, seconds = _measure(model, blocks, settings, label)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -72,11 +72,11 @@ def table_lines(rows: pd.DataFrame, path: Path) -> str:
 
 
 def _measure(
-    model: PreTrainedModel, blocks: Sequence[LayerSet], settings: SpeedSettings, what: str
+    model: PreTrainedModel, blocks: Sequence[LayerSet], settings: SpeedSettings, label: str
 ) -> tuple[dict[LayerSet, int], dict[LayerSet, list[tuple[float, float]]]]:
     """Most bytes, and (seconds of the prompt, of the rest) of each run, by block."""
     memory, seconds = {}, {block: [] for block in blocks}
-    with Progress(what, total=len(blocks) * (1 + settings.repeats), unit="run") as progress:
+    with Progress(label, total=len(blocks) * (1 + settings.repeats), unit="run") as progress:
         for block in blocks:  # what a first run allocates and compiles is not timed
             memory[block] = peak_memory(model, block, settings)
             progress.update()

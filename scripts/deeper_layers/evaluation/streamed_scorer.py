@@ -50,19 +50,19 @@ class StreamedCutScorer:
 
     @torch.no_grad()
     def loglikelihoods(
-        self, requests: Sequence[Request], max_length: int, what: str, journal: Path | None = None
+        self, requests: Sequence[Request], max_length: int, label: str, journal: Path | None = None
     ) -> dict[LayerSet, list[Score]]:
         """As ``CutScorer.loglikelihoods``."""
         todo, batches = inputs_of(requests, max_length), []
         while todo:
-            some = first_batch(todo, self.batch, self.batch_tokens, self.padded)
-            batches.append(Batch.of(some, self.stream.device, self.padded))
-            todo = todo[len(some) :]
+            first = first_batch(todo, self.batch, self.batch_tokens, self.padded)
+            batches.append(Batch.of(first, self.stream.device, self.padded))
+            todo = todo[len(first) :]
         store = Store(self.spill)
         states = [
             dict.fromkeys(self.blocks, store.keep(self.stream.embedded(batch.ids))) for batch in batches
         ]
-        with Progress(f"{what}, streamed", len(self.stream.layers) * len(batches), "step") as progress:
+        with Progress(f"{label}, streamed", len(self.stream.layers) * len(batches), "step") as progress:
             for i in self.stream.walk():
                 for batch, state in zip(batches, states, strict=True):
                     self._advance(i, batch.ids, state, store)

@@ -15,8 +15,6 @@ from ..checkpoints.decoder_config import cut_config, layer_count, text_config
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
 
-__all__ = ["check_kept", "cut_config", "decoder_layers", "ffn_modules", "layer_count", "removed"]
-
 _INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number")  # names of a module's own layer number
 _EXPECTED = (*_INDICES, "num_hidden_layers")  # attributes that a cut changes
 

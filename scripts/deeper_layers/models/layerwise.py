@@ -41,7 +41,7 @@ class LayerwiseModel:
         return arguments
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [P, V] of hidden states [P, d]: all that the model does behind its last layer."""
+        """Logits [P, V] of hidden states [P, d]: all that the model does after its last layer."""
         ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
         with self._layers_do(lambda *_: hidden[:, None]):
             return self.model(ids, use_cache=False).logits[:, 0]
