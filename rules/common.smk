@@ -22,6 +22,7 @@ sys.path.insert(0, SCRIPTS)
 
 from deeper_layers.data.texts import text_fingerprint
 from deeper_layers.errors import UserError
+from deeper_layers.healing.methods import DEFAULT, METHODS, healing_method
 from deeper_layers.layout import PRUNED
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN
 from deeper_layers.reporting.figures.registry import FIGURES
@@ -36,6 +37,7 @@ from deeper_layers.study.inputs import (
     card_options,
     evidence_options,
     figure_code,
+    healing_option,
     source_option,
     suite_option,
 )

@@ -37,8 +37,8 @@ rule evaluate_healed:
     input:
         checkpoint=paths.checkpoint(),
         # Its summary, made with it, tells whether it is another one, not the date of so large a file.
-        adapter=ancient(rules.heal.output.adapter),
-        healed=rules.heal.output.summary,
+        adapter=ancient(inputs.artifact),
+        healed=paths.healed("heal.json"),
         tokens=inputs.suite_tokens,
         tasks=inputs.suite_tasks,
     output:
@@ -55,12 +55,13 @@ rule evaluate_healed:
         options=lambda wildcards: options.evaluate(
             study, wildcards.suite, wildcards.model
         ),
+        adapter=adapter_option,
         text=suite_option,
         code=code("evaluate"),
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
         'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
-        '--checkpoint "$(dirname {input.checkpoint:q})" --adapter "$(dirname {input.adapter:q})" '
+        '--checkpoint "$(dirname {input.checkpoint:q})" {params.adapter} '
         "--treatment {wildcards.recipe:q} "
         "--code {params.code} --out {output:q} --log {log:q}"

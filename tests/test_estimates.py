@@ -1,13 +1,18 @@
 """What a job needs, from values alone: against counts made by hand and by the tree of cuts."""
 
+import math
+
 import pytest
 
 from deeper_layers.checkpoints import config_keys
 from deeper_layers.checkpoints.shape import Shape
+from deeper_layers.healing.method import Demand
+from deeper_layers.healing.qlora import METHOD
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.healing import Healing
 from deeper_layers.study import estimates
 from deeper_layers.study.gpu_specs import GPUS
-from deeper_layers.study.token_counts import SuiteTokens, suite_tokens
+from deeper_layers.study.token_counts import SuiteTokens, document_tokens, suite_tokens
 
 SHAPE = Shape.from_config(
     {"num_hidden_layers": 12, "hidden_size": 64, "intermediate_size": 128, "vocab_size": 1000}
@@ -57,12 +62,13 @@ def test_a_cut_writes_the_layers_after_its_first():
     assert estimates.cut_bytes(SHAPE, last, 2, is_resharded=False) == 2 * SHAPE.without(2).params
 
 
+def demand(recipe: dict, document: float = math.inf) -> Demand:
+    return METHOD.demand(Healing(**recipe, warmup=0), SHAPE, document)
+
+
 def test_the_cpu_is_no_gpu_and_faster_gpus_take_less_time():
     recipe = {"steps": 10, "batch": 4, "length": 128, "packing": True, "rank": 8, "precision": "nf4"}
-    on = {
-        name: estimates.healing(SHAPE, recipe, {"source": "x"}, GPUS.get(name))
-        for name in ("cpu", "l4", "h200")
-    }
+    on = {name: estimates.healing(SHAPE, demand(recipe), GPUS.get(name)) for name in ("cpu", "l4", "h200")}
     assert on["cpu"].gpus == on["cpu"].gpu_mem_mb() == 0 and on["cpu"].threads == 1
     assert on["l4"].gpus == 1 and on["l4"].gpu_mem_mb() == on["h200"].gpu_mem_mb() > 2000
     assert on["l4"].seconds / on["h200"].seconds == pytest.approx(989 / 121)
@@ -73,7 +79,7 @@ def test_padded_rows_are_twice_a_document_and_packed_ones_full():
     recipe = {"steps": 1, "batch": 1, "length": 128, "rank": 8, "precision": "fp32"}
 
     def tokens(source, is_packed):
-        return estimates.healing(SHAPE, recipe | {"packing": is_packed}, {"source": source}, None).tokens
+        return demand(recipe | {"packing": is_packed}, document_tokens({"source": source})).tokens
 
     assert [tokens("generate", packed) for packed in (False, True)] == [80, 128]
     assert tokens("some/corpus", False) == 128  # whose documents nobody has counted

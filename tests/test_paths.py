@@ -28,7 +28,7 @@ def shell_texts() -> dict[str, str]:
     """The command line of every rule, by file and number."""
     found = {}
     for path in sorted((ROOT / "rules").glob("*.smk")):
-        parts = re.findall(r"^    shell:\n((?:        .*\n?)+)", path.read_text(), re.M)
+        parts = re.findall(r"^ +shell:\n((?: {8,}.*\n?)+)", path.read_text(), re.M)
         found |= {f"{path.name}-{i}": ast.literal_eval(f"({part})") for i, part in enumerate(parts)}
     return found
 

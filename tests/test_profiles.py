@@ -20,7 +20,7 @@ RULES = {
     name
     for path in (ROOT / "rules").glob("*.smk")
     for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
-}
+} | {"heal"}  # named in a loop over the methods
 PLUGINS = {"slurm": "snakemake_executor_plugin_slurm"}
 PLUGINS |= dict.fromkeys(["generic", "kubernetes"], "snakemake_executor_plugin_cluster_generic")
 

@@ -102,10 +102,6 @@ class Shape:
         in_four_bits = self.layer_params if self.experts == 1 else self.layers * self.attention_params
         return [(in_four_bits, NF4_BYTES), (self.params - in_four_bits, 2)]
 
-    def lora_params(self, rank: int) -> float:
-        """Parameters of a LoRA adapter on the feed-forward networks."""
-        return self.layers * self.experts * self.ffn_matrices * rank * (self.width + self.ffn_width)
-
     def activation_bytes(self, length: int) -> float:
         """Bytes for one row of ``length`` tokens in training, with gradient checkpointing: the inputs of all
         layers and the head's logits with their gradient, and what one layer keeps for its own (34 bytes for

@@ -185,6 +185,7 @@ def write_results(training: Training, trainer: Trainer, monitor: TrainingMonitor
     last = [entry["loss"] for entry in log[-max(1, len(log) // 10) :]]
     write_summary(
         files,
+        "QLoRA",
         training.recipe,
         **asdict(plan),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),

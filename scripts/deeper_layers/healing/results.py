@@ -30,13 +30,15 @@ def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:
             table.writerow([*values, cumulative_tokens[entry["step"] - 1]])
 
 
-def write_summary(files: HealingFiles, settings: Settings, **facts) -> None:
-    """heal.json, when all else is written: what was healed with which ``settings``, and ``facts`` of it."""
+def write_summary(files: HealingFiles, method: str, settings: Settings, **facts) -> None:
+    """heal.json, when all else is written: what was healed by which ``method`` (its title) with which
+    ``settings``, and ``facts`` of it."""
     manifest = files.checkpoint / "manifest.json"
     write_json(
         files.out / SUMMARY,
         provenance(
             checkpoint=str(files.checkpoint),
+            method=method,
             manifest_sha256=sha256(manifest) if manifest.exists() else None,
             recipe=settings.determining(),
             **facts,

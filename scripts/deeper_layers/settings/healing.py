@@ -78,8 +78,15 @@ class Healing(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class HealedCuts(TextUse):
-    """What a recipe trains on, and which cuts it heals."""
+    """How a recipe heals, on what text, and which cuts."""
 
+    method: str = setting(
+        str,
+        "qlora",
+        "Healing method, by its name in healing/methods.py. The keys from rank on are those of qlora; other "
+        "methods have theirs under settings.",
+    )
+    settings: dict | None = section(dict, "Settings of a method other than qlora, by their names.")
     split: str = setting(str, "train", "Split of the text.", choices=SPLITS)
     control: bool = setting(bool, False, "Also train the uncut model; tells healing from training on.")
     remove: Sequence[int] = setting(

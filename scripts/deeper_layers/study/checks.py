@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.hub_cache import cache_folder, is_offline
 from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
+from ..healing.methods import METHODS
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from ..pruning.strategies import STRATEGIES
 from ..runtime.files import read_json
 from ..settings.base import Settings
 from ..settings.distances import Distances
-from ..settings.healing import Recipe
+from ..settings.healing import HealedCuts
 from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
 from ..settings.study import Configuration
@@ -225,12 +227,28 @@ def _check_settings(study: Study) -> None:
         construct(Distances, "distances", config["distances"])
     for recipe in study.recipes:
         for name in study.models:
-            construct(Recipe, f"recipes.{recipe}", study.recipe(recipe, name))
+            _check_recipe(study, recipe, name)
     for suite in study.suites:
         construct(Suite, f"suites.{suite}", study.suite(suite))
         if study.is_loss(suite):
             construct(Loss, f"suites.{suite}.loss", study.suite(suite)["loss"])
     construct(SpeedSettings, "speed", config["speed"])
+
+
+def _check_recipe(study: Study, recipe: str, model: str) -> None:
+    """A recipe for a model: which cuts, by what method, with which settings of it."""
+    where, values, name = f"recipes.{recipe}", study.recipe(recipe, model), study.method_name(recipe)
+    construct(HealedCuts, where, values)
+    if name not in METHODS:
+        raise MissingError(f"{where}.method: {name!r} is not known{did_you_mean(name, METHODS)}")
+    if values["method"] != name:
+        raise UserError(f"{where}.models.{model}.method: a recipe has one method; write another recipe")
+    method = study.method(recipe)
+    known = [one.name for one in fields(method.SETTINGS)]
+    for key in values.get("settings") or {}:
+        if key not in known:
+            raise UserError(f"{where}.settings: {name} has no setting {key!r}{did_you_mean(key, known)}")
+    construct(method.SETTINGS, where, method.settings(values))
 
 
 def construct(cls: type[Settings], where: str, values: Mapping) -> None:

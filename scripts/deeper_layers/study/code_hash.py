@@ -21,6 +21,7 @@ COSMETIC = {
     *("errors", "layout", "resources", "settings"),
     *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
     *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
+    "healing/methods",  # the modules that it names count by ``code``
     "reporting/figures/registry",  # captions; the modules that it names count by ``code``
 }
 

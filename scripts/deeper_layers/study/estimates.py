@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
+from ..healing.method import Demand
 from ..pruning.choices import PendingBlock
 from ..pruning.layer_set import LayerSet
 from ..pruning.trie import trie
@@ -117,19 +118,9 @@ def distances(
     return _streamed(Work(shape, settings["precision"], gpu, tokens), settings)
 
 
-def healing(shape: Shape, recipe: Mapping[str, Any], text: Mapping[str, Any], gpu: GpuSpec | None) -> Work:
-    """Healing of a cut whose shape is ``shape``, by a recipe: forward, backward to the activations, and the
-    forward once more where memory is short.
-
-    Padded rows are counted as twice a document of ``text``: they are as long as the longest beside them.
-    """
-    length = recipe["length"]
-    row = length if recipe["packing"] else min(length, 2 * tokens_per_document(recipe, text))
-    tokens = recipe["steps"] * recipe["batch"] * row
-    # Beside the row: 16 bytes per parameter of the adapter (itself, gradient, two moments), 2 GB for CUDA.
-    adapter_bytes = 16 * shape.lora_params(recipe["rank"])
-    batch_mb = 2000 + (adapter_bytes + shape.activation_bytes(length)) / 1e6
-    return Work(shape, recipe["precision"], gpu, tokens, TRAINING, batch_mb)
+def healing(shape: Shape, demand: Demand, gpu: GpuSpec | None) -> Work:
+    """Healing of a cut whose shape is ``shape``, by what its method demands."""
+    return Work(shape, demand.precision, gpu, demand.tokens, demand.flops_per_param, demand.memory_mb)
 
 
 def evaluation(shape: Shape, suite: Mapping[str, Any], tokens: SuiteTokens, gpu: GpuSpec | None) -> Work:

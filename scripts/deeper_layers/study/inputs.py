@@ -68,6 +68,25 @@ class Inputs:
     def _comes_from(self, kind: str, wildcards: Any) -> bool:
         return self.study.model(wildcards.model).kind == kind
 
+    # Healing
+
+    def healing_tokens(self, wildcards: Any) -> list[str]:
+        """The tokens of a recipe's text, if its method needs them."""
+        recipe = self.study.recipe(wildcards.recipe, wildcards.model)
+        is_needed = "tokens" in self.study.method(wildcards.recipe).NEEDS
+        return [self.study.tokens(wildcards.model, recipe)] if is_needed else []
+
+    def healing_full(self, wildcards: Any) -> list[str]:
+        """The uncut model, if a recipe's method needs it."""
+        is_needed = "full" in self.study.method(wildcards.recipe).NEEDS
+        return [self.paths.full(wildcards.model)] if is_needed else []
+
+    def artifact(self, wildcards: Any, recipe: str | None = None) -> list[str]:
+        """What a healing writes for evaluation and export."""
+        recipe = recipe or wildcards.recipe
+        files = self.study.method(recipe).artifact_files
+        return [self.paths.healed(file, recipe, wildcards.block, wildcards.model) for file in files]
+
     # Evaluations
 
     def suite_tokens(self, wildcards: Any) -> list[str]:
@@ -108,15 +127,12 @@ class Inputs:
 
     def exported_adapter(self, wildcards: Any) -> list[str]:
         """What healed an exported cut; nothing if it is an un-healed one."""
-        return self._healed("adapter/adapter_model.safetensors", wildcards)
+        return [] if wildcards.treatment == PRUNED else self.artifact(wildcards, wildcards.treatment)
 
     def exported_healing(self, wildcards: Any) -> list[str]:
-        return self._healed("heal.json", wildcards)
-
-    def _healed(self, file: str, wildcards: Any) -> list[str]:
         if wildcards.treatment == PRUNED:
             return []
-        return [self.paths.healed(file, wildcards.treatment, wildcards.block, wildcards.model)]
+        return [self.paths.healed("heal.json", wildcards.treatment, wildcards.block, wildcards.model)]
 
     def exported_results(self, wildcards: Any) -> list[str]:
         """The evaluations of an exported cut; of un-healed ones the index beside them."""
@@ -173,7 +189,12 @@ def suite_option(wildcards: Any, input: Any) -> str:
 
 
 def adapter_option(wildcards: Any, input: Any) -> str:
-    return command_line({"adapter": folders(input.adapter)})
+    return command_line({"adapter": folders(input.adapter[:1])})
+
+
+def healing_option(wildcards: Any, input: Any) -> str:
+    """What a method reads beside the cut."""
+    return command_line({"tokens": input.tokens, "full": folders(input.full)})
 
 
 def card_options(wildcards: Any, input: Any) -> str:

@@ -193,7 +193,7 @@ def cut(context: Context) -> Iterator[Job]:
 def heal(context: Context) -> Iterator[Job]:
     for model, recipe, block in context.healed():
         work = context.workloads.healing(model, recipe, block)
-        disk = 4 * work.shape.lora_params(context.study.recipe(recipe, model)["rank"])
+        disk = context.workloads.healing_demand(model, recipe, block).artifact_bytes
         output = context.paths.healed("heal.json", recipe, _name(block), model)
         yield context.job("heal", model, output, work, disk=disk)
 

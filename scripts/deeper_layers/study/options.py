@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.texts import sample_settings
+from ..healing.methods import DEFAULT
 from ..settings.base import Settings
 from ..settings.distances import DistanceSettings
-from ..settings.healing import Healing
 from ..settings.suites import LossSettings, TaskSettings
 from .figures import prompts
 from .sources import ResolvedModel, expanded
@@ -108,13 +108,16 @@ def blocks(study: Study, model: str) -> str:
 
 
 def heal(study: Study, recipe: str, model: str) -> str:
-    settings = _determining(Healing, study.recipe(recipe, model))
-    settings = _without(settings, "remove", "strategies", "control")
-    return command_line(settings | study.model(model).trust)
+    """The method is named where it is another than the default."""
+    values, method = study.recipe(recipe, model), study.method(recipe)
+    named = {} if values["method"] == DEFAULT else {"method": values["method"]}
+    settings = _determining(method.SETTINGS, method.settings(values))
+    return command_line(settings | named | study.model(model).trust)
 
 
 def heal_tuning(study: Study, recipe: str, model: str) -> str:
-    return _tuning(Healing, study.recipe(recipe, model))
+    method = study.method(recipe)
+    return _tuning(method.SETTINGS, method.settings(study.recipe(recipe, model)))
 
 
 def evaluate(study: Study, suite: str, model: str) -> str:

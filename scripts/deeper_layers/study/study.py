@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.local_source import SPLITS
+from ..healing.method import Method
+from ..healing.methods import healing_method
 from ..layout import Layout
 from ..pruning.choices import Choice, expected, read_choices
 from ..pruning.layer_set import FULL, LayerSet
@@ -135,6 +137,14 @@ class Study:
         settings = dict(self.config["recipes"][recipe])
         own = settings.pop("models", {})
         return settings | own.get(model, {})
+
+    def method(self, recipe: str) -> Method:
+        """How a recipe heals."""
+        return healing_method(self.method_name(recipe))
+
+    def method_name(self, recipe: str) -> str:
+        name: str = self.config["recipes"][recipe]["method"]
+        return name
 
     def healed(self, recipe: str, model: str, choices: Iterable[Choice]) -> list[LayerSet]:
         """The blocks of a model's choices that a recipe heals: all, or those it restricts itself to."""

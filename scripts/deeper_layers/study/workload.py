@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoints.shape import Shape, bytes_per_param
+from ..healing.method import Demand
+from ..healing.methods import healing_method
 from ..pruning.layer_set import FULL, LayerSet
 from . import estimates
 from .estimates import DAY, Work
 from .gpu_specs import GPUS, GpuSpec
 from .sources import LLAMA_2_7B
 from .study import Study
-from .token_counts import SuiteTokens, suite_tokens
+from .token_counts import SuiteTokens, document_tokens, suite_tokens
 
 
 class Workloads:
@@ -53,9 +55,14 @@ class Workloads:
         return estimates.distances(self.shape(model), settings, self._text(settings), self.gpu(model))
 
     def healing(self, model: str, recipe: str, block: LayerSet) -> Work:
-        settings = self.study.recipe(recipe, model)
         shape = self.shape(model).without(block.n)
-        return estimates.healing(shape, settings, self._text(settings), self.gpu(model))
+        return estimates.healing(shape, self.healing_demand(model, recipe, block), self.gpu(model))
+
+    def healing_demand(self, model: str, recipe: str, block: LayerSet) -> Demand:
+        values, shape = self.study.recipe(recipe, model), self.shape(model).without(block.n)
+        method = healing_method(values["method"])
+        settings = method.SETTINGS.of(method.settings(values))
+        return method.demand(settings, shape, document_tokens(self._text(values)))
 
     def evaluation(self, model: str, suite: str, block: LayerSet) -> Work:
         shape = self.shape(model).without(block.n)

@@ -1,0 +1,19 @@
+"""The healing methods that a recipe can name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..settings.healing import HealedCuts
+from .method import Method
+
+METHODS = {  # name -> module of this folder, whose METHOD it is
+    "qlora": "qlora",
+}
+DEFAULT: str = HealedCuts.method
+
+
+def healing_method(name: str) -> Method:
+    """The method of this name, imported only now: another one changes nothing for it."""
+    method: Method = import_module(f".{METHODS[name]}", __package__).METHOD
+    return method
