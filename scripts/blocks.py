@@ -4,7 +4,8 @@ from pathlib import Path
 
 from deeper_layers.checkpoints.folder import MANIFEST
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.choices import choose, write_choices
+from deeper_layers.pruning.choices import write_choices
+from deeper_layers.pruning.selection import choose
 from deeper_layers.pruning.strategies import STRATEGIES, needed
 from deeper_layers.pruning.strategy import Evidence
 from deeper_layers.runtime import cli

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from deeper_layers.errors import UserError
-from deeper_layers.pruning.choices import Choice, PendingBlock, choose, expected, read_choices, write_choices
+from deeper_layers.pruning.choices import Choice, read_choices, write_choices
 from deeper_layers.pruning.deepest import deepest
 from deeper_layers.pruning.layer_set import CUT_PATTERN, FULL, NAME_PATTERN, LayerSet
 from deeper_layers.pruning.published_blocks import published_blocks
+from deeper_layers.pruning.selection import PendingBlock, choose, expected
 from deeper_layers.pruning.similarity import similarity
 from deeper_layers.pruning.strategy import Evidence, read_distances
 from helpers.config import ROOT

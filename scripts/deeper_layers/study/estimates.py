@@ -15,8 +15,8 @@ from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
 from ..healing.method import Demand
-from ..pruning.choices import PendingBlock
 from ..pruning.layer_set import LayerSet
+from ..pruning.selection import PendingBlock
 from ..pruning.trie import trie
 from .gpu_specs import GpuSpec
 from .token_counts import SuiteTokens, tokens_per_document

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
 from ..data.local_source import SPLITS
-from ..pruning.choices import PendingBlock
 from ..pruning.layer_set import LayerSet
+from ..pruning.selection import PendingBlock
 from . import figures
 from .estimates import Work
 from .study import Study

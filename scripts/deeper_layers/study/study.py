@@ -14,8 +14,9 @@ from ..data.local_source import SPLITS
 from ..healing.method import Method
 from ..healing.methods import healing_method
 from ..layout import Layout
-from ..pruning.choices import Choice, expected, read_choices
+from ..pruning.choices import Choice, read_choices
 from ..pruning.layer_set import FULL, LayerSet
+from ..pruning.selection import expected
 from ..pruning.strategies import needed
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
 
