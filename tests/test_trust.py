@@ -96,4 +96,4 @@ def test_its_code_runs_in_every_stage(own, tmp_path):
     files = HealingFiles(cut, tmp_path / "train.safetensors", tmp_path / "out", tmp_path / "state")
     heal(files, replace(RECIPE, packing=False), trust_remote_code=True)
     healed = load_healed(cut, tmp_path / "out/adapter", trust_remote_code=True)
-    assert type(healed.get_base_model()).__name__ == "OwnForCausalLM"
+    assert type(healed).__name__ == "OwnForCausalLM"
