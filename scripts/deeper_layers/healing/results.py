@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from ..checkpoints.folder import MANIFEST
 from ..runtime.files import replacing, sha256, write_json
 from ..runtime.provenance import provenance
 from ..settings.base import Settings
@@ -33,7 +34,7 @@ def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:
 def write_summary(files: HealingFiles, method: str, settings: Settings, **facts) -> None:
     """heal.json, when all else is written: what was healed by which ``method`` (its title) with which
     ``settings``, and ``facts`` of it."""
-    manifest = files.checkpoint / "manifest.json"
+    manifest = files.checkpoint / MANIFEST
     write_json(
         files.out / SUMMARY,
         provenance(
