@@ -73,6 +73,28 @@ rule adopt:
         '--out "$(dirname {output:q})" --log {log:q}'
 
 
+rule convert_gguf:
+    output:
+        paths.full(),
+    log:
+        paths.log("{model}/convert_gguf"),
+    wildcard_constraints:
+        model=names(study.models_from("gguf")),
+    conda:
+        "../envs/models.yaml"
+    resources:
+        **needs(workloads.dequantising),
+    params:
+        options=lambda wildcards: options.convert_gguf(study, wildcards.model),
+        fingerprint=lambda wildcards: study.model(wildcards.model).fingerprint,
+        code=code("convert_gguf"),
+    message:
+        "Turning the GGUF file of {wildcards.model} into a checkpoint"
+    shell:
+        'python "$SCRIPTS/convert_gguf.py" {params.options} --model {wildcards.model:q} '
+        '--out "$(dirname {output:q})" --log {log:q}'
+
+
 rule convert_qwen:
     input:
         pretrained=inputs.pretrained,

@@ -1,6 +1,7 @@
 """Write the model of a GGUF file as a plain Hugging Face checkpoint, a full model of the study."""
 
 from deeper_layers.runtime import cli
+from deeper_layers.settings.model import Model
 
 
 def main(arguments) -> None:
@@ -14,6 +15,6 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     cli.add_paths(p, source="The .gguf file.", out="Folder to write; a checkpoint there is replaced.")
-    p.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16", help="Of the weights written.")
+    cli.add_settings(p, Model, "dtype")
     p.add_argument("--model", required=True, help="The model's name in the study.")
     cli.run(main, p)

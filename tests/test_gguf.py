@@ -6,8 +6,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pandas
 import pytest
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deeper_layers.checkpoints.gguf import config_of, read_header
@@ -16,9 +18,17 @@ from deeper_layers.models.dequantise import dequantise_checkpoint
 from deeper_layers.models.load import load_model
 from deeper_layers.models.verify import verify_checkpoint
 from deeper_layers.runtime.files import read_json, sha256
+from deeper_layers.study import options
+from deeper_layers.study.checks import check
+from deeper_layers.study.jobs import jobs as planned_jobs
+from deeper_layers.study.study import Study
+from helpers.config import with_defaults
+from helpers.small_study import changed, run
 
 LAYERS, WIDTH, HEADS, FFN = 3, 64, 4, 96
-LETTERS = [*map(chr, range(33, 127)), "\u0120", "ab"]  # as byte-level BPE writes them: \u0120 is a space
+# As byte-level BPE writes them: \u0120 is a space.
+LETTERS = [*map(chr, range(33, 127)), "\u0120", "ab", "<|endoftext|>"]
+END = len(LETTERS) - 1
 NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -43,8 +53,8 @@ def tiny() -> LlamaForCausalLM:
         num_key_value_heads=HEADS // 2,
         max_position_embeddings=128,
         tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=1,
+        bos_token_id=END,
+        eos_token_id=END,
         initializer_range=0.2,
     )
     return LlamaForCausalLM(config).eval()
@@ -76,8 +86,8 @@ def write(path: Path, model: LlamaForCausalLM, architecture: str = "llama", kind
     writer.add_token_list(LETTERS)
     writer.add_token_types([1] * len(LETTERS))
     writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(END)
+    writer.add_eos_token_id(END)
     weights = {name: t.numpy() for name, t in model.state_dict().items()}
     tensors = {
         "token_embd.weight": weights["model.embed_tokens.weight"],
@@ -188,3 +198,54 @@ def test_a_real_model_answers(tmp_path):
     ids = torch.tensor([tokenizer("The capital of France is")["input_ids"]])
     made = model.generate(ids, max_new_tokens=2, do_sample=False)
     assert "Paris" in tokenizer.decode(made[0])
+
+
+# As the model of a study
+
+
+def study_of(file: Path, **settings) -> dict:
+    """The small study, of a GGUF file and without healing."""
+    model = {"source": str(file), "gpus": 0, **settings}
+    return changed(models={"tiny": model}, recipes={}, study__recipes=[], study__remove=[1])
+
+
+def test_a_study_knows_the_model_of_a_file_before_anything_runs(file):
+    study = Study(with_defaults(study_of(file, dtype="fp32")))
+    assert check(study) == [] and study.native_models == []
+    model = study.model("tiny")
+    assert model.kind == "gguf" and model.n_layers == LAYERS and not study.uncached_models
+    assert options.convert_gguf(study, "tiny") == f"--dtype fp32 --source {file}"
+    jobs = {job.stage: job for job in planned_jobs(study)}
+    parameters = sum(tensor.numel() for tensor in tiny().state_dict().values())
+    assert jobs["convert_gguf"].disk == pytest.approx(4 * parameters, rel=0.02) and "adopt" not in jobs
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"reshard": True}, "reshard: a converted model is written anew anyway"),
+        ({"convert": "qwen"}, "convert: a GGUF file has a layout of its own"),
+    ],
+)
+def test_settings_that_a_file_cannot_have(file, settings, words):
+    with pytest.raises(UserError, match=words):
+        check(Study(with_defaults(study_of(file, **settings))))
+
+
+def test_a_file_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(UserError, match="absent.gguf cannot be read: No such file"):
+        check(Study(with_defaults(study_of(tmp_path / "absent.gguf"))))
+
+
+def test_a_study_of_a_file_runs_and_another_file_runs_again(file, tmp_path):
+    source = tmp_path / "models/tiny.gguf"
+    source.parent.mkdir()
+    source.write_bytes(file.read_bytes())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(study_of(source, dtype="fp32")))
+    run(tmp_path, "--cores", "2")
+    table = pandas.read_csv(tmp_path / "results/table.csv")
+    assert table["n"].tolist() == [0, 1] and table["loss"].notna().all()
+    assert "Nothing to be done" in run(tmp_path, "-n")
+    torch.manual_seed(1)
+    write(source, LlamaForCausalLM(tiny().config))
+    assert "convert_gguf" in run(tmp_path, "-n", "--quiet", "rules") + run(tmp_path, "-n")

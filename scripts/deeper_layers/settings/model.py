@@ -58,7 +58,8 @@ class Model(Settings):
     source: str = setting(
         str,
         REQUIRED,
-        "pretrain (train it here), the path of a checkpoint folder, or a model id of the Hugging Face hub.",
+        "pretrain (train it here), the path of a checkpoint folder or of a .gguf file, or a model id of the "
+        "Hugging Face hub.",
     )
     revision: str | None = setting(
         str, None, "Commit of a hub model. Pin it. Default is the newest, whatever that is."
@@ -71,6 +72,12 @@ class Model(Settings):
         None,
         "Layout that the checkpoint is rewritten from first. qwen, first-generation Qwen (to Qwen2).",
         choices=("qwen",),
+    )
+    dtype: str = setting(
+        str,
+        "bf16",
+        "Of the weights that a .gguf file is turned into, once, before anything else.",
+        choices=("bf16", "fp32"),
     )
     reshard: bool = setting(
         bool,
@@ -91,5 +98,8 @@ class Model(Settings):
     def check(self) -> None:
         if self.source == "pretrain" and self.pretrain is None:
             raise UserError("models: source is pretrain, so it needs a key pretrain")
-        if self.reshard and self.convert:
+        is_gguf = self.source.endswith(".gguf")
+        if is_gguf and self.convert:
+            raise UserError("models.convert: a GGUF file has a layout of its own; leave it out")
+        if self.reshard and (self.convert or is_gguf):
             raise UserError("models.reshard: a converted model is written anew anyway; leave it out")

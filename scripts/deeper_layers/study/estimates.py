@@ -165,6 +165,11 @@ def merging(shape: Shape) -> Work:
     return Work(shape, "bf16", None, 0)
 
 
+def dequantising(shape: Shape, dtype: str) -> Work:
+    """A GGUF file into weights of ``dtype``; on the CPU."""
+    return Work(shape, dtype, None, 0)
+
+
 def _streamed(work: Work, settings: Mapping[str, Any], states: int = 1) -> Work:
     """The work if the ``settings`` of its stage say that the model is streamed. So many hidden ``states`` of
     every token wait between two layers, unless they are spilled."""

@@ -131,7 +131,7 @@ def download(context: Context) -> Iterator[Job]:
 
 def adopt(context: Context) -> Iterator[Job]:
     for model in context.study.models:
-        if model not in context.study.models_to_convert("qwen"):
+        if model in context.study.native_models:
             is_copied = context.study.config["models"][model]["reshard"]
             disk = context.weight_bytes(model) if is_copied else 0
             yield context.job("adopt", model, context.paths.full(model), disk=disk)
@@ -141,6 +141,12 @@ def convert_qwen(context: Context) -> Iterator[Job]:
     for model in context.study.models_to_convert("qwen"):
         disk = context.weight_bytes(model)
         yield context.job("convert_qwen", model, context.paths.full(model), disk=disk)
+
+
+def convert_gguf(context: Context) -> Iterator[Job]:
+    for model in context.study.models_from("gguf"):
+        disk = context.weight_bytes(model)
+        yield context.job("convert_gguf", model, context.paths.full(model), disk=disk)
 
 
 # A model before it is cut
@@ -245,6 +251,7 @@ STAGES = (  # in the order in which they run
     download,
     adopt,
     convert_qwen,
+    convert_gguf,
     tokenise,
     distances,
     blocks,

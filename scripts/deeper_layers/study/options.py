@@ -83,6 +83,11 @@ def convert_qwen(study: Study, model: str) -> str:
     return command_line(_folder(study.model(model)))
 
 
+def convert_gguf(study: Study, model: str) -> str:
+    source = study.model(model)
+    return command_line({"source": source.id, "dtype": source.settings["dtype"]})
+
+
 def _folder(source: ResolvedModel) -> dict[str, Any]:
     return {"source": source.id if source.kind == "folder" else None}
 

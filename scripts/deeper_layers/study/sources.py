@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import config_keys
+from ..checkpoints import config_keys, gguf
 from ..checkpoints.hub_cache import cached_file
 from ..runtime.files import read_json
 
@@ -31,10 +31,10 @@ def expanded(path: str) -> str:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model of a study. ``kind`` says where it comes from: ``pretrain`` (trained here), ``folder`` (the
-    path ``id``), or ``hub`` (``id`` and ``revision`` of the Hugging Face hub). ``settings`` are the
-    configuration's, ``config`` its config.json: None where it is trained here, or is of the hub and not here
-    yet."""
+    """A model of a study. ``kind`` says where it comes from: ``pretrain`` (trained here), ``folder`` or
+    ``gguf`` (the path ``id``), or ``hub`` (``id`` and ``revision`` of the Hugging Face hub). ``settings`` are
+    the configuration's, ``config`` its config.json, or what a GGUF file says of the same: None where it is
+    trained here, or is of the hub and not here yet."""
 
     name: str
     kind: str
@@ -62,13 +62,15 @@ class ResolvedModel:
 
     @property
     def fingerprint(self) -> str:
-        """Empty, or of a local folder what tells whether it holds other weights than before, without reading
-        them all and whatever their dates: sizes, files up to 4 MB whole, and a thousand samples of others."""
-        if self.kind != "folder":
+        """Empty, or of a local folder or file what tells whether it holds other weights than before, without
+        reading them all and whatever their dates: sizes, files up to 4 MB whole, and a thousand samples of
+        others."""
+        paths = {"folder": sorted(Path(self.id).glob("*")), "gguf": [Path(self.id)]}.get(self.kind)
+        if paths is None:
             return ""
         digest = hashlib.sha256()
-        for path in sorted(Path(self.id).glob("*")):
-            if path.suffix not in (".safetensors", ".json") or not path.is_file():
+        for path in paths:
+            if path.suffix not in (".safetensors", ".json", ".gguf") or not path.is_file():
                 continue
             size = path.stat().st_size
             digest.update(f"{path.name} {size}\n".encode())
@@ -81,11 +83,14 @@ class ResolvedModel:
 
 def resolve(name: str, settings: Mapping[str, Any], adopted: Iterable[str | Path]) -> ResolvedModel:
     """The model of the configuration's ``models.NAME``. Its config.json is read from its folder; if it is of
-    the hub, from the cache, or else from the first of the paths ``adopted`` that is there."""
+    the hub, from the cache, or else from the first of the paths ``adopted`` that is there. Raises UserError
+    for a GGUF file that cannot be read."""
     source, revision = settings["source"], settings.get("revision")
     if source == "pretrain":
         return ResolvedModel(name, "pretrain", source, revision, settings, None)
     path = expanded(source)
+    if source.endswith(".gguf"):
+        return ResolvedModel(name, "gguf", path, revision, settings, gguf.config_of(gguf.read_header(path)))
     if source.startswith(("/", "./", "../", "~")) or os.path.isdir(source):
         config = Path(path, "config.json")
         # A folder without one is refused by ``checks``, in words of its own.

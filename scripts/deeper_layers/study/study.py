@@ -52,7 +52,7 @@ class Study:
         return model
 
     def models_from(self, kind: str) -> list[str]:
-        """Models whose source is of this kind: pretrain, folder or hub."""
+        """Models whose source is of this kind: pretrain, folder, gguf or hub."""
         return [name for name in self.models if self.model(name).kind == kind]
 
     def models_to_convert(self, layout: str) -> list[str]:
@@ -62,7 +62,8 @@ class Study:
     @property
     def native_models(self) -> list[str]:
         """Models whose checkpoint is taken as it is."""
-        return [name for name in self.models if not self.config["models"][name].get("convert")]
+        converted = {*self.models_to_convert("qwen"), *self.models_from("gguf")}
+        return [name for name in self.models if name not in converted]
 
     @property
     def uncached_models(self) -> list[str]:

@@ -37,7 +37,8 @@ class Workloads:
 
     def bytes_per_param(self, model: str) -> int:
         """Of the model's files."""
-        if self.study.model(model).kind == "pretrain":
+        source = self.study.model(model)
+        if source.kind == "pretrain" or source.kind == "gguf" and source.settings["dtype"] == "fp32":
             return 4
         return bytes_per_param(self.study.model(model).config or {})
 
@@ -49,6 +50,9 @@ class Workloads:
 
     def pretraining(self, model: str) -> Work:
         return estimates.pretraining(self.shape(model), self.study.model(model).pretraining)
+
+    def dequantising(self, model: str) -> Work:
+        return estimates.dequantising(self.shape(model), self.study.model(model).settings["dtype"])
 
     def distances(self, model: str) -> Work:
         settings = self.study.config["distances"]
