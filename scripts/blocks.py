@@ -9,7 +9,7 @@ from deeper_layers.pruning.selection import choose
 from deeper_layers.pruning.strategies import STRATEGIES, needed
 from deeper_layers.pruning.strategy import Evidence
 from deeper_layers.runtime import cli
-from deeper_layers.runtime.files import read_json, replacing
+from deeper_layers.runtime.files import atomic_write, read_json
 from deeper_layers.settings.study import StudySettings
 
 
@@ -31,7 +31,7 @@ def main(arguments):
     choices = choose(arguments.strategies, remove, n_layers, evidence)
     for choice in choices:
         choice.block.kept(n_layers)
-    with replacing(arguments.out) as temporary:
+    with atomic_write(arguments.out) as temporary:
         write_choices(temporary, choices)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deeper_layers.runtime import cli
-from deeper_layers.runtime.files import replacing
+from deeper_layers.runtime.files import atomic_write
 
 
 def main(arguments) -> None:
@@ -12,8 +12,8 @@ def main(arguments) -> None:
     text = card(
         arguments.checkpoint, arguments.full, arguments.results, arguments.unpruned, arguments.healing
     )
-    with replacing(arguments.out) as aside:
-        aside.write_text(text)
+    with atomic_write(arguments.out) as temporary:
+        temporary.write_text(text)
 
 
 if __name__ == "__main__":

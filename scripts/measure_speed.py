@@ -6,7 +6,7 @@ from deeper_layers.checkpoints.folder import MANIFEST
 from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import cli
-from deeper_layers.runtime.files import read_json, replacing, write_json
+from deeper_layers.runtime.files import atomic_write, read_json, write_json
 from deeper_layers.runtime.progress import echo
 from deeper_layers.settings.speed import SpeedSettings
 
@@ -22,8 +22,8 @@ def main(arguments) -> None:
         block.kept(manifest["n_layers"])
     model = load_model(arguments.checkpoint, arguments.precision, arguments.trust_remote_code)
     rows = measure(model, manifest, blocks, arguments.settings, f"speed of {manifest['model']}")
-    with replacing(arguments.out) as aside:
-        rows.to_csv(aside, index=False, float_format="%.8g", lineterminator="\n")
+    with atomic_write(arguments.out) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
     facts = provenance(model=manifest["model"], **asdict(arguments.settings))
     write_json(arguments.out.with_suffix(".json"), facts)
     echo(table_lines(rows, arguments.out))

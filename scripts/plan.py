@@ -9,15 +9,15 @@ from deeper_layers.runtime.progress import echo
 
 
 def main(arguments):
-    from deeper_layers.runtime.files import replacing, write_json
+    from deeper_layers.runtime.files import atomic_write, write_json
     from deeper_layers.study.plan import plan
     from deeper_layers.study.plan_page import markdown
     from deeper_layers.study.study import Study
 
     planned = plan(Study(json.loads(arguments.config.read_text())))
     page = markdown(planned)
-    with replacing(arguments.out) as aside:
-        aside.write_text(page)
+    with atomic_write(arguments.out) as temporary:
+        temporary.write_text(page)
     write_json(arguments.out.with_suffix(".json"), asdict(planned))
     echo(page)
 

@@ -9,7 +9,7 @@ from deeper_layers.reporting.page import to_html
 from deeper_layers.reporting.scores import read_result
 from deeper_layers.reporting.summary import summary
 from deeper_layers.runtime import cli
-from deeper_layers.runtime.files import replacing
+from deeper_layers.runtime.files import atomic_write
 from deeper_layers.settings.study import Configuration
 
 
@@ -18,8 +18,8 @@ def main(arguments) -> None:
     made = how_measured(arguments.study) if arguments.study else {}
     text = summary(table, levels, arguments.tolerance, arguments.command, made)
     for path in arguments.out:
-        with replacing(path) as aside:
-            aside.write_text(to_html(text, "What can be removed") if path.suffix == ".html" else text)
+        with atomic_write(path) as temporary:
+            temporary.write_text(to_html(text, "What can be removed") if path.suffix == ".html" else text)
 
 
 def how_measured(study: Path) -> dict[str, str]:

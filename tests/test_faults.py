@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deeper_layers.runtime.files import filling
+from deeper_layers.runtime.files import atomic_files
 from helpers import chaos
 from helpers.small_study import prepare, run, start
 
@@ -98,7 +98,7 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
     left = tmp_path / f".{os.getpid()}.tmp"
     left.mkdir()
     (left / "half").touch()
-    with filling(tmp_path, last="config.json") as aside:
+    with atomic_files(tmp_path, last="config.json") as temporary:
         for name in ("config.json", "weights"):
-            (aside / name).touch()
+            (temporary / name).touch()
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "weights"}

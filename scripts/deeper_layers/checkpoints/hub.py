@@ -58,12 +58,12 @@ def download(
             print(f"{constants.ENDPOINT} cannot be reached: taking {model_id} from the cache", flush=True)
             suits(Path(cached["folder"]) / "config.json")
             return cached
-        raise explained(error, model_id, revision) from None
+        raise to_user_error(error, model_id, revision) from None
     except (HfHubHTTPError, HFValidationError) as error:
-        raise explained(error, model_id, revision) from None
+        raise to_user_error(error, model_id, revision) from None
 
 
-def explained(error: Exception, name: str, revision: str | None = None, kind: str = "model") -> UserError:
+def to_user_error(error: Exception, name: str, revision: str | None = None, kind: str = "model") -> UserError:
     """What a user should know and do about an error of the hub when asked for a model or data set."""
     hub = constants.ENDPOINT
     page = f"{hub}/{'datasets/' if kind == 'dataset' else ''}{name}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 
 BITS = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"], 8),
@@ -92,7 +92,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     """Write a safetensors file with ``tensors`` (in that order), their bytes copied from where they are,
     and return its sha256.
 
-    The file is written aside and renamed. Memory does not depend on the size of the tensors.
+    The file is written under another name and renamed. Memory does not depend on the size of the tensors.
     Raises UserError if a source turns out shorter than its header said.
     """
     header: dict[str, dict] = {} if metadata is None else {"__metadata__": dict(metadata)}
@@ -109,8 +109,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     # While a piece is copied, those before it are hashed and brought to the disk by two threads: nothing of
     # this needs the interpreter's lock.
     with (
-        replacing(path) as aside,
-        open(aside, "w+b", buffering=0) as out,
+        replacing(path) as temporary,
+        open(temporary, "w+b", buffering=0) as out,
         ThreadPoolExecutor(1) as hasher,
         ThreadPoolExecutor(1) as flusher,
     ):
@@ -140,8 +140,12 @@ def _hash(digest: hashlib._Hash, file: int, start: int, count: int) -> None:
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:
-    """Copy a whole file in the kernel, written aside and renamed."""
-    with replacing(target) as aside, open(source, "rb") as file, open(aside, "wb", buffering=0) as out:
+    """Copy a whole file in the kernel, written under another name and renamed."""
+    with (
+        atomic_write(target) as temporary,
+        open(source, "rb") as file,
+        open(temporary, "wb", buffering=0) as out,
+    ):
         copy_range(file.fileno(), out.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 

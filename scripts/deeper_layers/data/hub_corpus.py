@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from ..checkpoints.hub import UNREACHABLE, explained
+from ..checkpoints.hub import UNREACHABLE, to_user_error
 from ..errors import UserError
 from ..settings.texts import SampleSettings
 
@@ -90,7 +90,7 @@ class Corpus:
         try:
             HfApi().dataset_info(self.source, revision=self.revision, timeout=10)
         except (*UNREACHABLE, HfHubHTTPError, HFValidationError) as error:
-            raise explained(error, self.source, self.revision, "dataset") from None
+            raise to_user_error(error, self.source, self.revision, "dataset") from None
 
     def sample(self, count: int) -> Iterator[str]:
         """The first ``count`` documents. Raises UserError at their end if there are fewer."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime.files import replacing, sha256, write_json
+from ..runtime.files import atomic_write, sha256, write_json
 from ..runtime.progress import track
 from ..runtime.provenance import provenance
 
@@ -21,7 +21,7 @@ def write_sample(corpus: LocalCorpus | Corpus, count: int, path: str | Path) -> 
     Raises UserError if there are fewer.
     """
     path = Path(path)
-    with replacing(path) as aside, open(aside, "w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for text in track(corpus.sample(count), f"sampling {corpus.source}", count, "document"):
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
     facts = corpus.facts() | {"documents": count, "sha256": sha256(path)}

@@ -117,7 +117,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """A text file, unpacked, behind its byte order mark. UserError if it is evidently none."""
+    """A text file, unpacked, without its byte order mark. UserError if it is evidently none."""
     raw = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
     head = raw.read(8)
     for start, what in STARTS.items():

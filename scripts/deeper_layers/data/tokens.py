@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checkpoints.vocabulary import embedding_rows
 from ..errors import UserError
-from ..runtime.files import replacing, sha256, write_json
+from ..runtime.files import atomic_write, sha256, write_json
 
 
 class Tokens:
@@ -69,7 +69,7 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]]) -> None:
     """
     path = Path(path).with_suffix(".safetensors")
     offsets = [0]
-    with replacing(path) as aside, open(aside, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         file.write(b" " * HEADER)  # known when all is written
         for document in documents:
             if len(document):

@@ -27,7 +27,7 @@ import yaml
 
 from ..errors import UserError
 from ..resources import resource
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 from .world_facts import ATTRIBUTES, KNOWLEDGE, YESNO, Attribute
 
 TASKS = resource("tasks")
@@ -258,10 +258,10 @@ def _write_task(folder: Path, name: str, questions: list[dict], **metadata: floa
         "dataset_kwargs": {"data_files": {"test": glob.escape(str(tasks / f"{name}.jsonl"))}},
         "metadata": yaml.safe_load(definition.read_text())["metadata"] | metadata,
     }
-    with replacing(tasks / f"{name}.yaml") as temporary:
+    with atomic_write(tasks / f"{name}.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(overlay, sort_keys=False))
 
 
 def _write_lines(path: Path, values: list[dict]) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(value) + "\n" for value in values))

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from ..checkpoints.hub import UNREACHABLE, explained
+from ..checkpoints.hub import UNREACHABLE, to_user_error
 from ..errors import UserError
 
 
@@ -28,7 +28,7 @@ def push(folder: str | Path, model_id: str) -> dict:
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise UserError(f"{model_id}: the token in use may not write there") from None
-        raise explained(error, model_id) from None
+        raise to_user_error(error, model_id) from None
     except (*UNREACHABLE, HFValidationError) as error:
-        raise explained(error, model_id) from None
+        raise to_user_error(error, model_id) from None
     return {"id": model_id, "revision": commit.oid}

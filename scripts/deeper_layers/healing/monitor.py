@@ -51,7 +51,7 @@ class TrainingMonitor(TrainerCallback):
             self.terminated = control.should_training_stop = True
             if state.global_step > self.saved_step:
                 control.should_save = True
-                set_random_state(self.random)  # as it was behind the last whole step
+                set_random_state(self.random)  # as it was after the last whole step
 
     def on_save(self, args, state, control, **_):
         self.saved_step = state.global_step

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from ..checkpoints.folder import MANIFEST
-from ..runtime.files import replacing, sha256, write_json
+from ..runtime.files import atomic_write, sha256, write_json
 from ..runtime.provenance import provenance
 from ..settings.base import Settings
 from .method import HealingFiles
@@ -23,7 +23,7 @@ def begin_results(out: Path) -> None:
 def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:
     """The training curve: ``log`` has an entry per step, as the Trainer has it; ``cumulative_tokens``
     (int [steps]) are the tokens trained on up to and with each step, padding not counted."""
-    with replacing(out / TRAINING) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(out / TRAINING) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["step", "loss", "learning_rate", "grad_norm", "tokens"])
         for entry in log:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import UserError
-from ..runtime.files import read_json, replacing, write_json
+from ..runtime.files import atomic_write, read_json, write_json
 from ..settings.base import Settings
 from .batch_plan import BatchPlan
 
@@ -41,7 +41,7 @@ class ResumableState:
                 raise UserError(
                     f"{self.folder} is not a folder of resumable state: name one that does not exist"
                 )
-            with replacing(self._fingerprint) as temporary:
+            with atomic_write(self._fingerprint) as temporary:
                 temporary.write_text(fingerprint)
 
     def plan(self, plan: BatchPlan) -> BatchPlan:

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..models.layers import decoder_layers
 from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
 from ..settings.distances import DistanceSettings
@@ -70,7 +70,7 @@ class AngularDistances:
     def write(self, path: str | Path) -> None:
         """Write distances.csv: first, n, distance, stderr, samples for n = 1..L and first = 0..L-n."""
         mean, stderr = self.mean, self.stderr
-        with replacing(path) as aside, open(aside, "w", newline="") as file:
+        with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
             out = csv.writer(file, lineterminator="\n")
             out.writerow(["first", "n", "distance", "stderr", "samples"])
             for n in range(1, self.n_layers + 1):

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write ``tensors``, by the names that they have in the checkpoint."""
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 

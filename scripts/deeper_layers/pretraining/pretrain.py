@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..errors import UserError
-from ..runtime.files import filling
+from ..runtime.files import atomic_files
 from ..runtime.progress import Progress
 from ..settings.model import Pretraining
 from .muon import Muon
@@ -175,10 +175,10 @@ def pretrain(text: str | Path, folder: str | Path, recipe: Pretraining) -> None:
     model = build_model(recipe, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, {len(documents):,} documents")
     log = train(model, documents, recipe, tokenizer.pad_token_id)
-    with filling(folder, last="config.json") as aside:
-        tokenizer.save_pretrained(aside)
-        model.save_pretrained(aside)
-        with open(aside / "training.csv", "w", newline="") as file:
+    with atomic_files(folder, last="config.json") as temporary:
+        tokenizer.save_pretrained(temporary)
+        model.save_pretrained(temporary)
+        with open(temporary / "training.csv", "w", newline="") as file:
             out = csv.writer(file, lineterminator="\n")
             out.writerow(["step", "loss", "learning_rate"])
             out.writerows([step, f"{loss:.6g}", f"{rate:.6g}"] for step, loss, rate in log)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 from .layer_set import LayerSet
 
 
@@ -33,7 +33,7 @@ COLUMNS = ["strategy", "n", "first", "last", "distance", "block"]
 def write_choices(path: str | Path, choices: list[Choice]) -> None:
     """Write blocks.csv: strategy, n, the first and last layer removed (empty for n = 0), distance (empty if
     not measured), and the name of the block, which says it all where layers between the two stay."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         for c in choices:

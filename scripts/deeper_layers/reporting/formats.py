@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import UserError
 from ..layout import PRUNED
 from ..resources import resource
-from ..runtime.files import replacing
+from ..runtime.files import atomic_write
 from .columns import SPEEDS, VARIANT
 from .metrics import is_loss, metrics
 from .text import markdown_table, si
@@ -27,7 +27,7 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
     ending = Path(path).suffix
     if ending not in writers:
         raise UserError(f"cannot write a table to {path}: its name must end in {', '.join(writers)}")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(writers[ending](table))
 
 

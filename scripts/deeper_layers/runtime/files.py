@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, then renamed. Locks that die with their process."""
+"""Files that are whole or absent: written under another name, then renamed. Locks that die with their process."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from typing import IO, Any
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` on success, delete it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield aside
-        _flush(aside)
-        os.replace(aside, path)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def filling(folder: str | Path, last: str) -> Iterator[Path]:
+def atomic_files(folder: str | Path, last: str) -> Iterator[Path]:
     """Yield a temporary folder inside ``folder``; on success its files move to ``folder``, the one named
     ``last`` after all others. For libraries that write several files themselves."""
     folder = Path(folder)
-    aside = folder / f".{os.getpid()}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)  # of a killed process: in containers numbers come again
-    aside.mkdir(parents=True)
+    temporary = folder / f".{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process: in containers numbers come again
+    temporary.mkdir(parents=True)
     try:
-        yield aside
-        for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
+        yield temporary
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
             _flush(file)
             os.replace(file, folder / file.name)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:
@@ -70,8 +70,8 @@ def lock(path: str | Path, wait: bool = True) -> IO | None:
 
 def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as indented JSON; what JSON does not know is written as its ``str``."""
-    with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -129,7 +129,7 @@ def _nvml(nvml: ctypes.CDLL, number: int) -> Iterator[Card]:
 
 
 def _number(ask: Callable, *arguments: object) -> int:
-    """The number that a function of NVML writes behind its last argument; 0 if it fails."""
+    """The number that a function of NVML writes to its last argument; 0 if it fails."""
     answer = ctypes.c_uint(0)
     return 0 if ask(*arguments, ctypes.byref(answer)) else answer.value
 

@@ -149,7 +149,7 @@ def _now() -> str:
 
 
 def _last_lines(path: str) -> list[str]:
-    """Of a log file that Snakemake names, with what it says of the file behind the name."""
+    """Of a log file that Snakemake names, with what it says of the file after the name."""
     file = Path(path.split(" (")[0])
     if not file.is_file():
         return []

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...errors import UserError
-from ...runtime.files import replacing
+from ...runtime.files import atomic_write
 from .registry import FIGURES
 from .select import Selection
 from .style import STYLE
@@ -42,7 +42,7 @@ def save(figure: Figure, path: str | Path) -> None:
     ending = Path(path).suffix
     if ending not in undated:
         raise UserError(f"cannot draw {path}: its name must end in {', '.join(undated)}")
-    with replacing(path) as temporary, matplotlib.rc_context(STYLE):
+    with atomic_write(path) as temporary, matplotlib.rc_context(STYLE):
         figure.savefig(temporary, format=ending[1:], metadata=undated[ending])
         if ending == ".svg":
             temporary.write_text(_enlarged(temporary.read_text()))
