@@ -109,7 +109,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     # While a piece is copied, those before it are hashed and brought to the disk by two threads: nothing of
     # this needs the interpreter's lock.
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         open(temporary, "w+b", buffering=0) as out,
         ThreadPoolExecutor(1) as hasher,
         ThreadPoolExecutor(1) as flusher,

@@ -1,4 +1,5 @@
-"""Files that are whole or absent: written under another name, then renamed. Locks that die with their process."""
+"""Files that are whole or absent (written under another name, then renamed), and locks that end with their
+process."""
 
 from __future__ import annotations
 
