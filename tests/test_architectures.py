@@ -20,6 +20,7 @@ from deeper_layers.checkpoints import limits
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.checkpoints.folder import load_config
+from deeper_layers.checkpoints.model_types import FIRST_ATTENDS
 from deeper_layers.errors import UserError
 from deeper_layers.importance.angular import angular_distances, streamed_distances
 from deeper_layers.models.adapters import add_adapter
@@ -33,7 +34,6 @@ from helpers import tiny
 from helpers.tiny import (
     ARCHITECTURES,
     CACHE_DIFFERS,
-    FIRST_ATTENDS,
     FIRST_STAYS,
     IDS,
     REFUSED,
@@ -186,6 +186,9 @@ def test_architecture(name, tmp_path):
     if name in FIRST_STAYS:
         with pytest.raises(UserError, match="drop_0_4 cannot be removed from a .*: layer 1 would change"):
             check_kept(model.config, SCATTERED)
+    if name in FIRST_ATTENDS:
+        with pytest.raises(UserError, match="would be one of linear attention, .* keep the first layer"):
+            cut_checkpoint(tmp_path / "adopted", SCATTERED, tmp_path / "refused")
     scattered = SCATTERED_LATER if name in FIRST_STAYS | FIRST_ATTENDS else SCATTERED
     assert_cut(tmp_path, model, scattered, name not in CACHE_DIFFERS)
     if name in CACHE_DIFFERS:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from deeper_layers.study.study import Study
 from helpers.config import ROOT
 from helpers.config import changed as default_study
 from helpers.small_study import changed, prepare, run
+from helpers.workflow import copy_workflow, edit
 
 # A repair: no training, one matrix of the layer before the cut times a constant.
 RESCALE = """
@@ -117,17 +117,13 @@ METHOD = TuneNorm()
 @pytest.fixture(scope="module")
 def code(tmp_path_factory):
     """A copy of the workflow with two methods more: two new files, and a line for each."""
-    code = tmp_path_factory.mktemp("code")
-    for part in ("scripts", "rules", "resources", "envs", "report", "profiles"):
-        shutil.copytree(ROOT / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", code)
+    code = copy_workflow(tmp_path_factory.mktemp("code"))
     healing = code / "scripts/deeper_layers/healing"
     (healing / "rescale.py").write_text(RESCALE)
     (healing / "tune_norm.py").write_text(TUNE_NORM)
-    table, line = (healing / "methods.py").read_text(), '    "qlora": "qlora",\n'
-    assert line in table
+    line = '    "qlora": "qlora",\n'
     lines = line + '    "rescale": "rescale",\n    "tune_norm": "tune_norm",\n'
-    (healing / "methods.py").write_text(table.replace(line, lines))
+    edit(healing / "methods.py", line, lines)
     return code
 
 

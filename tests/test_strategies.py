@@ -2,16 +2,13 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers.config import ROOT
 from helpers.small_study import changed, prepare
+from helpers.workflow import copy_workflow, edit, run_workflow
 
 EVERY_OTHER = '''"""The strategy ``every_other``: layers that lie apart."""
 
@@ -25,32 +22,12 @@ EVERY_OTHER = Strategy("every_other", lambda n, n_layers, evidence: LayerSet(tup
 @pytest.fixture(scope="module")
 def code(tmp_path_factory) -> Path:
     """The workflow with one more strategy, added as CONTRIBUTING.md says."""
-    folder = tmp_path_factory.mktemp("code")
-    for part in ("scripts", "rules", "resources", "envs", "report"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    folder = copy_workflow(tmp_path_factory.mktemp("code"))
     pruning = folder / "scripts/deeper_layers/pruning"
     (pruning / "every_other.py").write_text(EVERY_OTHER)
-    table = pruning / "strategies.py"
-    text = table.read_text().replace("        PUBLISHED,\n", "        PUBLISHED,\n        EVERY_OTHER,\n")
-    table.write_text(text.replace("from .deepest", "from .every_other import EVERY_OTHER\nfrom .deepest"))
-    assert table.read_text().count("EVERY_OTHER") == 2
+    edit(pruning / "strategies.py", "        PUBLISHED,\n", "        PUBLISHED,\n        EVERY_OTHER,\n")
+    edit(pruning / "strategies.py", "from .deepest", "from .every_other import EVERY_OTHER\nfrom .deepest")
     return folder
-
-
-def run(code: Path, folder: Path, *arguments: str) -> str:
-    """All that a run of the workflow in ``code`` says."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(code / "Snakefile"), *arguments],
-        cwd=folder,
-        env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -58,7 +35,7 @@ def test_scattered_layers_of_a_new_strategy_go_through_the_whole_study(code, tmp
     study = changed(study__remove=[2], study__strategies=["every_other"], export=["tiny/healed/2"])
     study["recipes"]["healed"]["control"] = True
     prepare(tmp_path, study)
-    run(code, tmp_path, "--cores", "1", "all", "export")
+    run_workflow(code, tmp_path, "--cores", "1", "all", "export")
     results = tmp_path / "results"
     with open(results / "tiny/blocks.csv") as file:
         assert [row["block"] for row in csv.DictReader(file)] == ["full", "drop_1_3"]
@@ -76,16 +53,18 @@ def test_scattered_layers_of_a_new_strategy_go_through_the_whole_study(code, tmp
     assert (results / "summary.md").is_file()  # which names no cut: this model knows nothing
     card = (results / "export/tiny-drop_1_3-healed/README.md").read_text()
     assert "without its layers 1 and 3: 2 of 5" in " ".join(card.split())
-    assert "nothing to be done" in run(code, tmp_path, "--cores", "1", "all", "export").lower()
+    assert "nothing to be done" in run_workflow(code, tmp_path, "--cores", "1", "all", "export").lower()
 
 
 def test_a_study_asks_for_what_its_strategies_choose_by(code, tmp_path):
     """The study knows what has to be measured by its name in ``needs`` alone."""
     prepare(tmp_path, changed(study__strategies=["every_other"]))
-    assert "distances" not in run(code, tmp_path, "-n", "-p", "--cores", "1", "results/tiny/blocks.csv")
+    assert "distances" not in run_workflow(
+        code, tmp_path, "-n", "-p", "--cores", "1", "results/tiny/blocks.csv"
+    )
     needing = shutil.copytree(code, tmp_path / "code")
     module = needing / "scripts/deeper_layers/pruning/every_other.py"
     module.write_text(EVERY_OTHER.replace("2 * n, 2))))", '2 * n, 2))), frozenset({"distances"}))'))
-    planned = run(needing, tmp_path, "-n", "-p", "--cores", "1", "results/tiny/blocks.csv")
+    planned = run_workflow(needing, tmp_path, "-n", "-p", "--cores", "1", "results/tiny/blocks.csv")
     assert "Measuring the distances of tiny" in planned
     assert "--distances results/tiny/distances.csv" in planned

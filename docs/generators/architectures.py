@@ -5,6 +5,7 @@ from __future__ import annotations
 import transformers
 
 from deeper_layers.checkpoints import decoder_config as configs
+from deeper_layers.checkpoints.model_types import FIRST_ATTENDS
 from deeper_layers.errors import UserError
 from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.reporting.text import and_list
@@ -12,7 +13,6 @@ from helpers import tiny
 from helpers.tiny import (
     ARCHITECTURES,
     CACHE_DIFFERS,
-    FIRST_ATTENDS,
     FIRST_STAYS,
     REFUSED,
     lora_targets,
@@ -74,7 +74,8 @@ disk layer by layer, are the same to the last digit; one LoRA step lowers the lo
   none (fused experts, state-space layers), name targets in the recipe; the error lists the linear modules.
 - *Edited in the config*: what says something of single layers, besides the number of layers.
 - *Cache*: `differs` where this transformers generates other tokens with a cache than without even when
-  nothing is removed; so does {and_list(sorted(FIRST_ATTENDS))} when its first layer is a linear one.
+  nothing is removed; so does {and_list(sorted(FIRST_ATTENDS))} when its first layer is a linear one,
+  so a cut that makes it one is refused.
 
 | model type | LoRA targets | edited in the config | cache |
 |---|---|---|---|

@@ -200,8 +200,6 @@ REFUSED: dict[str, dict] = {
 
 # This generates other tokens with a cache than without also when nothing is removed.
 CACHE_DIFFERS = {"moshi"}
-# transformers counts the tokens of this one's cache in its first layer, which has to attend.
-FIRST_ATTENDS = {"minimax"}
 # Its first layer lacks a norm that the others have, so a cut that takes it is refused.
 FIRST_STAYS = {"modernbert-decoder"}
 

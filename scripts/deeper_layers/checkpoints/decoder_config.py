@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
-from .model_types import REFUSED
+from .model_types import FIRST_ATTENDS, REFUSED
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -244,12 +244,14 @@ def cut_fields(fields: Mapping, n_layers: int, block: LayerSet) -> dict:
 
 
 def _check_attention(decoder: Decoder, changes: Mapping) -> None:
-    """Raise if a hybrid loses its last layer of real attention: transformers cannot generate without."""
+    """Raise if a hybrid loses its last layer of real attention, or a first one that has to be such a layer:
+    transformers cannot generate without."""
     for name, old in decoder.fields.items():
         if name in ("attn_layer_indices", "full_attn_idxs"):
             lost = old and not changes[name]
         elif name in ("layer_types", "layers_block_type", "block_types") and old is not None:
             lost = any(map(_attends, old)) and not any(map(_attends, changes[name]))
+            _check_first(decoder, old, changes[name])
         else:
             continue
         if lost:
@@ -257,6 +259,14 @@ def _check_attention(decoder: Decoder, changes: Mapping) -> None:
                 f"this block holds every attention layer of the hybrid model type {decoder.model_type!r}, "
                 "which cannot generate without; remove fewer layers"
             )
+
+
+def _check_first(decoder: Decoder, old: Sequence[str], new: Sequence[str]) -> None:
+    if decoder.model_type in FIRST_ATTENDS and _attends(old[0]) and not _attends(new[0]):
+        raise UserError(
+            f"after this block the first layer of a {decoder.model_type!r} model would be one of linear "
+            "attention, with which transformers generates wrongly; keep the first layer"
+        )
 
 
 def _attends(kind: str) -> bool:

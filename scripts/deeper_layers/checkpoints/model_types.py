@@ -27,6 +27,9 @@ REFUSED = {
     "zaya": "its experts' router carries a state from layer to layer",
 }
 
+# Generation counts the tokens of the cache in the first layer, which therefore has to attend.
+FIRST_ATTENDS = {"minimax"}
+
 # Those that hold one vector or table row for each position and so stop at their number: its default, where
 # config.json does not name it. All others turn (rotary) or shift (ALiBi) by the distance of two tokens.
 FIXED_POSITIONS = {
