@@ -44,6 +44,7 @@ def _facts(study: Study) -> set[str]:
         "scores": bool(study.suites),
         "loss": any(map(study.is_loss, study.suites)),
         "recipes": bool(study.recipes),
+        "no recipes": not study.recipes,
         "several recipes": len(study.recipes) > 1,
         "distances": study.needs_distances,
         "speed": study.config["study"]["speed"],

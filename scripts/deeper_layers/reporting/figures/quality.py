@@ -45,6 +45,11 @@ def healing(selection: Selection) -> Figure:
     return fig
 
 
+def quality(selection: Selection) -> Figure:
+    """Every metric against the fraction of layers removed, of a study that heals nothing."""
+    return healing(selection)
+
+
 def _family_panels(families: Sequence[Sequence[str]], metrics: Sequence[str]) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [family, metric]: families side by side while they fit, else below each other."""
     labels = [label(metric) for metric in metrics]

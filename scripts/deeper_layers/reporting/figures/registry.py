@@ -26,8 +26,9 @@ class FigureEntry:
         caption: what the report says below it, as reStructuredText.
         scopes: MODEL, STUDY or both.
         needs: what a study must have for the figure to show anything: ``cuts``, ``scores`` (any suite),
-            ``loss`` (a suite of it), ``recipes`` (any), ``several recipes``, ``distances``, ``speed``,
-            ``prompts`` (several suites with one task), ``published`` (values of the paper beside ours).
+            ``loss`` (a suite of it), ``recipes`` (any), ``no recipes``, ``several recipes``, ``distances``,
+            ``speed``, ``prompts`` (several suites with one task), ``published`` (values of the paper beside
+            ours).
         options: those of scripts/figure.py that it takes.
     """
 
@@ -112,10 +113,21 @@ FIGURES = {
         "chance, which is only named at the edge where it lies far above a loss; grey dash-dots: the most "
         "frequent answer. Bands: ± 1 standard error. As figures 2, 3 and 6 of the paper.",
     ),
+    "quality": FigureEntry(
+        module="quality",
+        reads=TABLE,
+        scopes=(MODEL, STUDY),
+        needs=frozenset({"cuts", "no recipes", "scores"}),
+        options=("models", "metrics", "strategy"),
+        caption="Each measure against the part of the layers removed by the first strategy, without healing. "
+        "Thin line: the unpruned model; grey dashes: chance, which is only named at the edge where it lies "
+        "far above a loss; grey dash-dots: the most frequent answer. Bands: ± 1 standard error. As the "
+        "dotted lines of figures 2 and 3 of the paper.",
+    ),
     "retained": FigureEntry(
         module="quality",
         reads=TABLE,
-        needs=frozenset({"cuts", "recipes", "scores"}),
+        needs=frozenset({"cuts", "scores"}),
         options=("models", "metrics", "strategy", "recipe"),
         caption="What is left of each measure on one axis: 100 % is the unpruned model; 0 % is chance, of a "
         "loss twice the unpruned one (or chance, if nearer). Tasks on which the unpruned model is within 3 "
@@ -124,25 +136,25 @@ FIGURES = {
     "strategies": FigureEntry(
         module="comparison",
         reads=TABLE,
-        needs=frozenset({"cuts", "recipes", "scores"}),
+        needs=frozenset({"cuts", "scores"}),
         options=("models", "metrics", "recipe"),
         caption="How the block is chosen: colour tells the strategy, hollow markers any but the first. "
-        "Left, un-healed; right, healed. Where two strategies remove the same block their markers lie on "
-        "each other. As figures 1d and 5 of the paper.",
+        "Left, un-healed; right, healed, if the study heals. Where two strategies remove the same block "
+        "their markers lie on each other. As figures 1d and 5 of the paper.",
     ),
     "loss": FigureEntry(
         module="quality",
         reads=TABLE,
         scopes=(STUDY,),
-        needs=frozenset({"cuts", "recipes", "loss"}),
+        needs=frozenset({"cuts", "loss"}),
         options=("models", "strategy", "recipe"),
-        caption="Held-out loss divided by ln V before and after healing; 1 is chance, named at the edge "
-        "where no cut comes near it. As figure 3 of the paper.",
+        caption="Held-out loss divided by ln V before and, if the study heals, after healing; 1 is chance, "
+        "named at the edge where no cut comes near it. As figure 3 of the paper.",
     ),
     "distance-loss": FigureEntry(
         module="choice",
         reads=TABLE,
-        needs=frozenset({"cuts", "recipes", "loss", "distances"}),
+        needs=frozenset({"cuts", "loss", "distances"}),
         options=("models", "recipe"),
         caption="Does the angular distance choose well? The loss that a cut adds against the distance of "
         "its block; colour is n. Grey lines join blocks of equal n: where they rise, the closer block was "
