@@ -1,5 +1,6 @@
 # The study, stage by stage: base model -> distances -> blocks -> checkpoints -> heal -> evaluate -> table
-# -> figures. Each rule file is one stage; each stage's program is in scripts/; config.yaml says what to study.
+# -> figures. A rule file is a stage (but common.smk, which reads the study, and terminal.smk); the programs are in
+# scripts/; config.yaml says what to study.
 from pathlib import Path
 
 from snakemake.utils import min_version

@@ -109,7 +109,7 @@ def main(place: Path) -> None:
 
 WHY_TREE = (
     "The head and the loss run once for each cut, and at this width they are a large part of a pass; layers "
-    "behind the forks are counted in the table."
+    "after the forks are counted in the table."
 )
 
 if __name__ == "__main__":

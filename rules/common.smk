@@ -1,4 +1,4 @@
-# The study behind the rules: the configuration, checked, and what several stages ask of it.
+# The study that all rules share: the configuration, checked, and what several stages ask of it.
 import json
 import os
 import re

@@ -1,4 +1,4 @@
-"""Write a checkpoint without a block of its layers."""
+"""Write a checkpoint without some of its layers."""
 
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.pruning.layer_set import LayerSet

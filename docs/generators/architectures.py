@@ -60,7 +60,8 @@ Weights in FP8 (`quant_method: fp8`) and MXFP4 (GPT-OSS) are cut as they are and
 they are loaded, whole: not for `precision: nf4` and not for `stream`. An export with an adapter has ordinary
 numbers. Checkpoints that are quantised otherwise (bitsandbytes, GPTQ, AWQ, compressed-tensors, torchao, ...)
 are refused: give the model that they were made from, which `precision: nf4` quantises. Masks and rotary
-tables that older versions of transformers stored are let through, and a cut leaves them behind.
+tables that older versions of transformers stored are let through, and a cut leaves them out. A GGUF file is
+turned into ordinary weights first ([operations](operations.md#gguf-files)).
 
 ## Tested: {len(works)} model types
 

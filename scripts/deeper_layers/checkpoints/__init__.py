@@ -1,1 +1,1 @@
-"""Checkpoints as files: read, checked, adopted, cut, fetched. No tensor is loaded."""
+"""Checkpoints as files: read, checked, adopted, cut, fetched; GGUF headers. No tensor is loaded."""

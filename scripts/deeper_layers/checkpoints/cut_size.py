@@ -1,4 +1,4 @@
-"""How much is left of a model without a block of its layers. No torch, no pandas."""
+"""How much is left of a model without some of its layers. No torch, no pandas."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Tensors that older versions of transformers stored with a model and today's classes compute: masks and
-rotary tables. transformers ignores them when it loads a model, and a cut leaves them behind.
+rotary tables. transformers ignores them when it loads a model, and a cut leaves them out.
 """
 
 from __future__ import annotations

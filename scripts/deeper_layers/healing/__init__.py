@@ -1,1 +1,1 @@
-"""Healing a cut model."""
+"""Healing a cut model: the methods, and what trainings that may be killed share."""

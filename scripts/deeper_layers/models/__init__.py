@@ -1,1 +1,1 @@
-"""Models in memory: loaded, checked, layer by layer, with adapters."""
+"""Models in memory: loaded, checked, layer by layer, with what a healing wrote."""

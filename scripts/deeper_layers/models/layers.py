@@ -1,4 +1,4 @@
-"""The decoder layers of a loaded model: find them, take a block out, put it back."""
+"""The decoder layers of a loaded model: find them, take a set of them out, put it back."""
 
 from __future__ import annotations
 
