@@ -1,5 +1,5 @@
-# Evaluation: lm-eval's tasks, or the held-out loss. All un-healed cuts of a model share one job and the
-# layers before their cuts; each healed cut is a job.
+# Evaluation: lm-eval's tasks, or the held-out loss. All un-healed cuts of a model share one job,
+# which runs what they have in common once; each healed cut is a job.
 
 
 rule evaluate_pruned:

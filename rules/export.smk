@@ -1,5 +1,5 @@
-# Checkpoints to deploy, where asked for (`export` in the configuration): the adapter merged into the
-# unquantised cut, and a model card. The weights stay when only the card changes.
+# Checkpoints to deploy, where asked for (`export` in the configuration): what a healing wrote, merged into
+# the unquantised cut, and a model card. The weights stay when only the card changes.
 
 
 EXPORT_LOG = paths.log("export/{model}-{block}-{treatment}")

@@ -1,4 +1,5 @@
-# Texts: the invented world with its questions, samples of data sets, and every text tokenised once per model.
+# Texts: the invented world with its questions, samples of files and data sets, and every text tokenised once per
+# model.
 
 
 rule world:
