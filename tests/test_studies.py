@@ -62,8 +62,9 @@ def test_every_study_is_valid_and_pins_what_it_can(path, study):
         assert not found.model(model).trust["trust_remote_code"]
     stages = [found.config["distances"]["text"]]
     stages += [found.recipe(recipe, model)["text"] for recipe in found.recipes for model in found.models]
-    assert set(stages) == {"c4"}
-    assert len(own["texts"]["c4"]["revision"]) == 40
+    (text,) = set(stages)
+    source = own["texts"][text]
+    assert text == "c4" and len(source["revision"]) == 40 or source["source"] == "python"
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -31,6 +31,7 @@ LAYERS = {  # from the models' own config.json
     "gemma-3-1b": 26,
     "mistral-7b-v0.3": 32,
     "smollm3-3b": 36,
+    "smollm2": 30,
 }
 
 

@@ -50,6 +50,10 @@ TASKS = {
     "boolq": TaskSize(3_270, 1, 160),
     "hellaswag": TaskSize(10_042, 4, 110),
     "gsm8k": TaskSize(1_319, 1, 160, generated=256, shots=5),
+    # Our own, in resources/questions.
+    "facts": TaskSize(431, 4, 10),
+    "words": TaskSize(341, 4, 12),
+    "arithmetic": TaskSize(180, 1, 50, generated=5),
 }
 OTHER_TASK = TaskSize(10_000, 1, 500)
 
