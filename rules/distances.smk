@@ -15,12 +15,12 @@ rule distances:
     threads: threads_for(workloads.distances)
     resources:
         **needs(workloads.distances),
-        tuning=lambda wildcards: options.distances_tuning(study),
     params:
         options=lambda wildcards: options.distances(study, wildcards.model),
+        tuning=lambda wildcards, input: options.distances_tuning(study),
         code=code("distances"),
     message:
         "Measuring the distances of {wildcards.model}"
     shell:
-        'python "$SCRIPTS/distances.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/distances.py" {params.options} {params.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.tokens:q} --out {output.distances:q} --log {log:q}'

@@ -17,18 +17,18 @@ rule evaluate_pruned:
     threads: threads_for(workloads.pruned_evaluation)
     resources:
         **needs(workloads.pruned_evaluation),
-        tuning=lambda wildcards: options.evaluate_tuning(study, wildcards.suite),
     params:
         blocks=lambda wildcards: " ".join(map(str, inputs.pruned_blocks(wildcards))),
         options=lambda wildcards: options.evaluate(
             study, wildcards.suite, wildcards.model
         ),
+        tuning=lambda wildcards, input: options.evaluate_tuning(study, wildcards.suite),
         text=suite_option,
         code=code("evaluate"),
     message:
         "Evaluating all cuts of {wildcards.model}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {params.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} '
         '--code {params.code} --out "$(dirname {output:q})" --log {log:q}'
 
@@ -50,18 +50,18 @@ rule evaluate_healed:
     threads: threads_for(workloads.evaluation)
     resources:
         **needs(workloads.evaluation),
-        tuning=lambda wildcards: options.evaluate_tuning(study, wildcards.suite),
     params:
         options=lambda wildcards: options.evaluate(
             study, wildcards.suite, wildcards.model
         ),
+        tuning=lambda wildcards, input: options.evaluate_tuning(study, wildcards.suite),
         adapter=adapter_option,
         text=suite_option,
         code=code("evaluate"),
     message:
         "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
     shell:
-        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+        'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {params.tuning} --threads {threads} --gpus {resources.gpu} '
         '--checkpoint "$(dirname {input.checkpoint:q})" {params.adapter} '
         "--treatment {wildcards.recipe:q} "
         "--code {params.code} --out {output:q} --log {log:q}"

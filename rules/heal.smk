@@ -25,11 +25,11 @@ for method, module in METHODS.items():
         threads: threads_for(workloads.healing)
         resources:
             **needs(workloads.healing),
-            tuning=lambda wildcards: options.heal_tuning(
-                study, wildcards.recipe, wildcards.model
-            ),
         params:
             options=lambda wildcards: options.heal(
+                study, wildcards.recipe, wildcards.model
+            ),
+            tuning=lambda wildcards, input: options.heal_tuning(
                 study, wildcards.recipe, wildcards.model
             ),
             files=healing_option,
@@ -40,6 +40,6 @@ for method, module in METHODS.items():
             "Healing {wildcards.model} without {wildcards.block}: {wildcards.recipe}"
         # exec: SIGTERM reaches healing itself, which saves its state, also where bash is older than 5.1.
         shell:
-            'exec python "$SCRIPTS/heal.py" {params.options} {resources.tuning} --threads {threads} --gpus {resources.gpu} '
+            'exec python "$SCRIPTS/heal.py" {params.options} {params.tuning} --threads {threads} --gpus {resources.gpu} '
             '--checkpoint "$(dirname {input.checkpoint:q})" {params.files} '
             '--out "$(dirname {output.summary:q})" --state {params.state:q} --log {log:q}'

@@ -20,8 +20,8 @@ from helpers.small_study import changed, prepare, run
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
 # Made by options.command_line, or names of blocks.
-NAMES = ("options", "source", "evidence", "text", "adapter", "files", "blocks", "models")
-QUOTED = {"{resources.tuning}", *(f"{{params.{name}}}" for name in NAMES)}
+NAMES = ("options", "tuning", "source", "evidence", "text", "adapter", "files", "blocks", "models")
+QUOTED = {f"{{params.{name}}}" for name in NAMES}
 
 
 def shell_texts() -> dict[str, str]:
@@ -52,6 +52,11 @@ def test_every_command_line_quotes_what_it_is_given():
     assert unquoted('a "$(dirname {output})"') == ["{output}"]
     assert unquoted("a $(dirname {output:q})") == ["$(dirname {output:q})"]
     assert unquoted("python $SCRIPTS/x.py") == ["$SCRIPTS"]
+
+
+def test_no_resource_is_a_text_since_jobs_of_one_group_would_need_the_same():
+    used = {name for text in shell_texts().values() for name in re.findall(r"\{resources\.(\w+)", text)}
+    assert used == {"gpu"}
 
 
 def test_options_reach_a_program_as_they_are_in_the_configuration():
