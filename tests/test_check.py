@@ -77,6 +77,13 @@ def test_the_study_says_what_is_checked():
     assert options.check(checked(full_config())) == "--packing --precisions fp32 nf4"
 
 
+def test_a_study_that_measures_no_distances_is_checked_for_the_rest():
+    config = full_config()
+    config["study"]["strategies"] = ["deepest"]
+    del config["distances"]
+    assert options.check(checked(config)) == "--packing --precisions fp32 nf4"
+
+
 @pytest.mark.slow
 def test_snakemake_check(tmp_path):
     said = run(prepare(tmp_path), "--cores", "1", "check")

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 import yaml
@@ -11,7 +12,9 @@ import yaml
 from deeper_layers.errors import UserError
 from deeper_layers.healing.methods import METHODS, healing_method
 from deeper_layers.models.artifacts import healed_artifact
+from deeper_layers.settings.json_schema import with_defaults
 from deeper_layers.study import code_hash, options
+from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.study import Study
 from helpers.config import ROOT
@@ -184,6 +187,30 @@ def test_the_default_method_adds_nothing_to_the_parameters_of_a_job():
     recipe = study.recipes[0]
     assert "--method" not in options.heal(study, recipe, study.models[0])
     assert set(METHODS) == {"qlora"} and healing_method("qlora").TITLE == "QLoRA"
+
+
+@pytest.fixture
+def rescaled(monkeypatch):
+    """A study with a recipe of the repair, registered in this process."""
+    module = types.ModuleType("deeper_layers.healing.rescale")
+    module.__package__ = "deeper_layers.healing"
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(RESCALE, vars(module))
+    monkeypatch.setitem(METHODS, "rescale", "rescale")
+    rescaled = {"text": "world", "method": "rescale", "settings": {}}
+    config = default_study(recipes__rescaled=rescaled, study__recipes=["rescaled"])
+    return Study(with_defaults(config))
+
+
+def test_defaults_of_a_method_are_parameters_so_that_a_changed_one_heals_again(rescaled):
+    assert options.heal(rescaled, "rescaled", "embedded") == "--factor 1.0 --method rescale"
+
+
+def test_a_method_asks_of_a_model_only_what_its_own_settings_say(rescaled):
+    asked = asked_by(rescaled, "embedded")
+    assert not asked.lengths["recipes.rescaled.length"]
+    assert "recipes.rescaled.precision" not in asked.precisions
+    assert options.check(rescaled) == "--precisions fp32"
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,15 @@ def asked_by(study: Study, model: str) -> Asked:
 
     def asks(where: str, settings: Mapping) -> None:
         lengths[f"{where}.length"] = settings.get("length", 0)
-        precisions[f"{where}.precision"] = settings["precision"]
+        if "precision" in settings:
+            precisions[f"{where}.precision"] = settings["precision"]
         if settings.get("stream"):
             streamed.append(f"{where}.stream")
 
     if study.needs_distances:
         asks("distances", config["distances"])
     for recipe in study.recipes:
-        asks(f"recipes.{recipe}", study.recipe(recipe, model))
+        asks(f"recipes.{recipe}", study.method(recipe).settings(study.recipe(recipe, model)))
     for suite in study.suites:
         settings, is_loss = config["suites"][suite], study.is_loss(suite)
         asks(f"suites.{suite}{'.loss' * is_loss}", settings["loss"] if is_loss else settings)

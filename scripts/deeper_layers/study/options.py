@@ -2,7 +2,8 @@
 
 Those that determine results are ``params`` of a rule: Snakemake compares them, and a change reruns the stage.
 Each is one string, so that a reordered configuration reruns nothing. Those that only say how it is computed
-(``determines=False`` in ``settings``) are a resource, ``tuning``: of resources Snakemake compares none.
+(``determines=False`` in ``settings``) are the parameter ``tuning``. Its function takes the inputs too, so
+Snakemake counts it as derived from them and does not compare it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ def command_line(settings: Mapping[str, Any]) -> str:
     What is None, False or an empty list is left out."""
     words = []
     for key, value in sorted(settings.items()):
-        if value is None or value is False or value == []:
+        if value is None or value is False or value in ([], ()):
             continue
         words.append("--" + key.replace("_", "-"))
         if isinstance(value, str) and value.startswith("-"):  # argparse would take it for an option
             words[-1] += f"={value}"
         elif value is not True:
-            words += [str(v) for v in (value if isinstance(value, list) else [value])]
+            words += [str(v) for v in (value if isinstance(value, list | tuple) else [value])]
     return shlex.join(words)
 
 
@@ -116,7 +117,8 @@ def heal(study: Study, recipe: str, model: str) -> str:
     """The method is named where it is another than the default."""
     values, method = study.recipe(recipe, model), study.method(recipe)
     named = {} if values["method"] == DEFAULT else {"method": values["method"]}
-    settings = _determining(method.SETTINGS, method.settings(values))
+    # Defaults of a method's own are written out: a changed one then reruns what it healed.
+    settings = method.SETTINGS.of(method.settings(values)).determining()
     return command_line(settings | named | study.model(model).trust)
 
 
@@ -144,11 +146,14 @@ def evaluate_tuning(study: Study, suite: str) -> str:
 
 def check(study: Study) -> str:
     """What the machine is checked for: the precisions that the study computes in, and packing."""
-    recipes = [study.recipe(recipe, model) for recipe in study.recipes for model in study.models]
+    pairs = [(recipe, model) for recipe in study.recipes for model in study.models]
+    recipes = [study.method(recipe).settings(study.recipe(recipe, model)) for recipe, model in pairs]
     suites = [study.suite(suite) for suite in study.suites]
-    settings = [study.config["distances"], *recipes, *(suite.get("loss", suite) for suite in suites)]
-    packing = any(recipe["packing"] for recipe in recipes)
-    return command_line({"precisions": sorted({s["precision"] for s in settings}), "packing": packing})
+    distances = [study.config["distances"]] if study.needs_distances else []
+    settings = [*distances, *recipes, *(suite.get("loss", suite) for suite in suites)]
+    precisions = sorted({one["precision"] for one in settings if "precision" in one})
+    packing = any(recipe.get("packing", False) for recipe in recipes)
+    return command_line({"precisions": precisions, "packing": packing})
 
 
 def measure_speed(study: Study, model: str) -> str:
