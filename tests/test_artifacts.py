@@ -8,7 +8,14 @@ from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.export.merge import export
-from deeper_layers.models.artifacts import ReplacedTensors, healed_artifact, load_healed, open_artifact
+from deeper_layers.healing.results import begin_results
+from deeper_layers.models.artifacts import (
+    LoraAdapter,
+    ReplacedTensors,
+    healed_artifact,
+    load_healed,
+    open_artifact,
+)
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import LayerSet
 from helpers.tiny import logits, tiny_model
@@ -68,6 +75,16 @@ def test_tensors_of_another_model_are_refused(replaced, tmp_path, change, said, 
     with pytest.raises(UserError, match=said) as error:
         load_healed(folder / "cut", tmp_path, precision)
     assert "\n" not in str(error.value)
+
+
+def test_what_another_method_healed_before_is_gone(replaced, tmp_path):
+    _, tensors = replaced
+    (tmp_path / "adapter").mkdir()
+    for name in LoraAdapter.FILES:
+        (tmp_path / "adapter" / name).touch()
+    begin_results(tmp_path)
+    ReplacedTensors.write(tmp_path, tensors)
+    assert isinstance(healed_artifact(tmp_path), ReplacedTensors)
 
 
 def test_an_artifact_is_known_by_its_files_and_hashed_whole(replaced, tmp_path):

@@ -456,6 +456,15 @@ def test_what_is_tried_when_memory_runs_out():
         plans.append((plan.micro_batch, plan.gradient_checkpointing))
         plan = plan.smaller(12, "auto")
     assert plans == [(12, False), (6, False), (3, False), (1, False), (1, True)]
+
+
+def test_a_killed_run_goes_on_with_fewer_rows_at_once_where_that_is_asked_for(tmp_path):
+    state = ResumableState(tmp_path / "state", Healing(), tmp_path, tmp_path / "tokens")
+    assert state.plan(BatchPlan(8, False)) == BatchPlan(8, False)
+    assert state.plan(BatchPlan(16, False)) == BatchPlan(8, False)  # it fitted
+    assert state.plan(BatchPlan(2, False)) == state.plan(BatchPlan(16, False)) == BatchPlan(2, False)
+    state.replace_plan(BatchPlan(1, True))
+    assert state.plan(BatchPlan(1, False)) == BatchPlan(1, True)
     assert BatchPlan(1, False).smaller(12, "off") is None
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 from ..checkpoints.folder import MANIFEST
+from ..models.artifacts import KINDS
 from ..runtime.files import atomic_write, sha256, write_json
 from ..runtime.provenance import provenance
 from ..settings.base import Settings
@@ -15,9 +17,12 @@ SUMMARY, TRAINING = "heal.json", "training.csv"
 
 
 def begin_results(out: Path) -> None:
-    """Make the folder of the results, without the summary of an earlier healing: it is not whole now."""
+    """Make the folder of the results, without the summary of an earlier healing, which is not whole now, and
+    without its artifact, which may be of another kind."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SUMMARY).unlink(missing_ok=True)
+    for kind in KINDS:
+        shutil.rmtree(out / kind.FOLDER, ignore_errors=True)
 
 
 def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:

@@ -45,9 +45,12 @@ class ResumableState:
                 temporary.write_text(fingerprint)
 
     def plan(self, plan: BatchPlan) -> BatchPlan:
-        """The plan that an earlier run found to fit, else ``plan``, which is kept from now on."""
+        """The plan that an earlier run found to fit, unless ``plan`` takes fewer rows at once: then that is
+        kept from now on, since it may be asked for because the earlier run was killed for its memory."""
         if self._plan.exists():
-            return BatchPlan(**read_json(self._plan))
+            known = BatchPlan(**read_json(self._plan))
+            if known.micro_batch <= plan.micro_batch:
+                return known
         return self.replace_plan(plan)
 
     def replace_plan(self, plan: BatchPlan) -> BatchPlan:
