@@ -23,7 +23,7 @@ def setting(
         default: A tuple makes it several values, None an optional one, REQUIRED one without a default.
         meaning: What it is, in sentences.
         determines: Whether results follow from it. What does not only says how they are computed, and changes
-            at most the rounding of their last digits: a change of it reruns nothing.
+            at most rounding and, of a training with dropout, its masks: a change of it reruns nothing.
         key: Whether it is a key of the configuration, or of the command line alone.
         bounds: ``least``, ``most`` (inclusive), ``above``, ``below`` (exclusive), ``choices``; ``none``, a
             word that is written for None; of several values ``several`` (where the default is no tuple),

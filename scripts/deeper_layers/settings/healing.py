@@ -40,7 +40,7 @@ class Healing(Settings):
         int,
         None,
         "Rows that go through the model at once; the rest accumulates. It divides the batch, and is halved "
-        "when memory runs out. Default is the batch.",
+        "when memory runs out. Default is the batch. With dropout its masks depend on it.",
         determines=False,
         least=1,
     )

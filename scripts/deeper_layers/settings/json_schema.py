@@ -58,11 +58,7 @@ def _fill(values: dict, mapping: Mapping) -> None:
 
 def _described(one: Field) -> dict:
     """The schema of a key."""
-    reruns = (
-        ""
-        if one.metadata.get("determines", True)
-        else " A change reruns nothing: at most rounding follows from it."
-    )
+    reruns = "" if one.metadata.get("determines", True) else " A change reruns nothing."
     found = {"description": one.metadata["help"] + reruns}
     if "section" in one.metadata:
         return found | _section(one)
