@@ -22,11 +22,12 @@ sys.path.insert(0, SCRIPTS)
 
 from deeper_layers.data.texts import text_fingerprint
 from deeper_layers.errors import UserError
-from deeper_layers.healing.methods import DEFAULT, METHODS, healing_method
+from deeper_layers.healing.methods import METHODS, healing_method, rule_name
 from deeper_layers.layout import PRUNED
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN
 from deeper_layers.reporting.figures.registry import FIGURES
 from deeper_layers.runtime import terminal
+from deeper_layers.settings.texts import WORLD_TASKS
 from deeper_layers.study import figures, options
 from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check

@@ -6,7 +6,7 @@ for method, module in METHODS.items():
 
     rule:
         name:
-            "heal" if method == DEFAULT else f"heal_{method}"
+            rule_name(method)
         input:
             checkpoint=paths.checkpoint(),
             tokens=inputs.healing_tokens,

@@ -7,7 +7,7 @@ rule world:
         train=paths.text(split="train"),
         calibration=paths.text(split="calibration"),
         validation=paths.text(split="validation"),
-        tasks=paths.task_files(["knowledge", "reasoning", "yesno"]),
+        tasks=paths.task_files(WORLD_TASKS),
     log:
         paths.log("texts/{text}"),
     wildcard_constraints:

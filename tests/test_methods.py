@@ -16,6 +16,7 @@ from deeper_layers.settings.json_schema import with_defaults
 from deeper_layers.study import code_hash, options
 from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
+from deeper_layers.study.jobs import jobs
 from deeper_layers.study.study import Study
 from helpers.config import ROOT
 from helpers.config import changed as default_study
@@ -204,6 +205,11 @@ def rescaled(monkeypatch):
 
 def test_defaults_of_a_method_are_parameters_so_that_a_changed_one_heals_again(rescaled):
     assert options.heal(rescaled, "rescaled", "embedded") == "--factor 1.0 --method rescale"
+
+
+def test_its_jobs_are_planned_by_the_name_of_its_rule(rescaled):
+    stages = {job.stage for job in jobs(rescaled)}
+    assert "heal_rescale" in stages and "heal" not in stages
 
 
 def test_a_method_asks_of_a_model_only_what_its_own_settings_say(rescaled):

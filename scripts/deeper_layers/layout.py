@@ -6,6 +6,7 @@ Rules and programs take paths from here. An argument that is left out stays a wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MODEL, BLOCK, SUITE, RECIPE = "{model}", "{block}", "{suite}", "{recipe}"
@@ -27,7 +28,7 @@ class Layout:
         """The folder of the tasks that are made from a generated text."""
         return f"{self.out}/texts/{text}/tasks"
 
-    def task_files(self, tasks: list[str], text: str = "{text}") -> list[str]:
+    def task_files(self, tasks: Iterable[str], text: str = "{text}") -> list[str]:
         return [f"{self.tasks(text)}/{task}.{ending}" for task in tasks for ending in ("yaml", "jsonl")]
 
     # A model before it is cut

@@ -13,6 +13,11 @@ METHODS = {  # name -> module of this folder, whose METHOD it is
 DEFAULT: str = HealedCuts.method
 
 
+def rule_name(name: str) -> str:
+    """The rule of a method: ``heal`` is that of the default one."""
+    return "heal" if name == DEFAULT else f"heal_{name}"
+
+
 def healing_method(name: str) -> Method:
     """The method of this name, imported only now: another one changes nothing for it."""
     method: Method = import_module(f".{METHODS[name]}", __package__).METHOD

@@ -16,8 +16,7 @@ from ..checkpoints.layer_names import split_name
 from ..checkpoints.leftovers import strangers
 from ..checkpoints.quantised import Asked, as_numbers, check_quantised, quantisation_of
 from ..errors import UserError
-from ..runtime import gpus as devices
-from ..runtime import nvidia as cards
+from ..runtime import gpus, nvidia
 from ..runtime.memory import is_out_of_memory
 from ..runtime.provenance import record
 from .nf4 import check_nf4
@@ -31,7 +30,7 @@ PRECISIONS = ("fp32", "bf16", "nf4", "stored")
 def device() -> torch.device:
     """The GPU if there is one, else the CPU. UserError if this process has claimed a card that torch cannot
     use: it must not compute on the CPU instead."""
-    if (card := devices.claimed()) is not None:
+    if (card := gpus.claimed()) is not None:
         _use(card)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -44,7 +43,7 @@ def _use(card: str) -> None:
         torch.ones(1, device="cuda").add_(1).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        built, driver = torch.version.cuda, cards.driver_version()
+        built, driver = torch.version.cuda, nvidia.driver_version()
         needs = (
             f"CUDA {built} (driver {DRIVERS.get(built.split('.')[0], '?')} or later)" if built else "no CUDA"
         )

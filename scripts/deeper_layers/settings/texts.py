@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .base import REQUIRED, Settings, section, setting
 
 SPLITS = ("train", "calibration", "validation")
+WORLD_TASKS = ("knowledge", "reasoning", "yesno")  # that are made from a generated text
 
 
 @dataclass(frozen=True, kw_only=True)

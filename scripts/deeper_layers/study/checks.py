@@ -28,7 +28,7 @@ from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
 from ..settings.study import Configuration
 from ..settings.suites import Loss, Suite
-from ..settings.texts import Text
+from ..settings.texts import WORLD_TASKS, Text
 from .asked import check_study
 from .exports import exported
 from .schema import MissingError, did_you_mean
@@ -36,7 +36,6 @@ from .sources import ResolvedModel
 from .study import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
-WORLD_TASKS = ("knowledge", "reasoning", "yesno")
 HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # Names that the folder of the results, a model's and a recipe's have for other things.
 RESERVED = {

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
-from ..data.local_source import SPLITS
+from ..healing.methods import rule_name
 from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
+from ..settings.texts import SPLITS
 from . import figures
 from .estimates import Work
 from .study import Study
@@ -201,7 +202,8 @@ def heal(context: Context) -> Iterator[Job]:
         work = context.workloads.healing(model, recipe, block)
         disk = context.workloads.healing_demand(model, recipe, block).artifact_bytes
         output = context.paths.healed("heal.json", recipe, _name(block), model)
-        yield context.job("heal", model, output, work, disk=disk)
+        stage = rule_name(context.study.method_name(recipe))
+        yield context.job(stage, model, output, work, disk=disk)
 
 
 def evaluate_healed(context: Context) -> Iterator[Job]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.local_source import SPLITS
 from ..healing.method import Method
 from ..healing.methods import healing_method
 from ..layout import Layout
@@ -18,6 +17,7 @@ from ..pruning.choices import Choice, read_choices
 from ..pruning.layer_set import FULL, LayerSet
 from ..pruning.selection import expected
 from ..pruning.strategies import needed
+from ..settings.texts import SPLITS
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
 
 
