@@ -212,6 +212,13 @@ def test_its_jobs_are_planned_by_the_name_of_its_rule(rescaled):
     assert "heal_rescale" in stages and "heal" not in stages
 
 
+def test_a_text_that_its_method_does_not_read_is_not_made_for_it(rescaled):
+    rescaled.config["recipes"]["rescaled"]["split"] = "calibration"
+    rescaled.config["study"]["strategies"][:] = ["deepest"]
+    assert list(rescaled.documents("world")) == ["train", "validation"]  # of the base model and the loss
+    assert [job.stage for job in jobs(rescaled)].count("tokenise") == 1
+
+
 def test_a_method_asks_of_a_model_only_what_its_own_settings_say(rescaled):
     asked = asked_by(rescaled, "embedded")
     assert not asked.lengths["recipes.rescaled.length"]

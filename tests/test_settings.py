@@ -11,7 +11,7 @@ from snakemake.utils import validate
 
 from deeper_layers.errors import UserError
 from deeper_layers.runtime import cli
-from deeper_layers.settings.base import LARGEST, REQUIRED
+from deeper_layers.settings.base import LARGEST, REQUIRED, setting
 from deeper_layers.settings.distances import DistanceSettings
 from deeper_layers.settings.healing import Healing
 from deeper_layers.settings.json_schema import with_defaults
@@ -210,6 +210,11 @@ def test_values_that_cannot_be_are_refused(cls, values, said):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError):
         cls.of(values | {"another": 1})
+
+
+def test_a_flag_that_could_not_be_turned_off_is_refused():
+    with pytest.raises(ValueError, match="a flag is off by default"):
+        setting(bool, True, "Normalise.")
 
 
 def test_a_word_stands_for_none():

@@ -28,7 +28,11 @@ def setting(
         bounds: ``least``, ``most`` (inclusive), ``above``, ``below`` (exclusive), ``choices``; ``none``, a
             word that is written for None; of several values ``several`` (where the default is no tuple),
             ``unique`` (none twice) and ``empty`` (there may be none).
+
+    Raises ValueError for a bool that is True by default: on a command line it could not be turned off.
     """
+    if kind is bool and default is True:
+        raise ValueError(f"a flag is off by default; name the opposite of: {meaning}")
     metadata = {"kind": kind, "help": meaning, "determines": determines, "key": key, **bounds}
     return field(default=default, metadata=metadata | {"several": is_several(default, bounds)})
 

@@ -73,8 +73,8 @@ class Inputs:
     def healing_tokens(self, wildcards: Any) -> list[str]:
         """The tokens of a recipe's text, if its method needs them."""
         recipe = self.study.recipe(wildcards.recipe, wildcards.model)
-        is_needed = "tokens" in self.study.method(wildcards.recipe).NEEDS
-        return [self.study.tokens(wildcards.model, recipe)] if is_needed else []
+        is_read = self.study.reads_text(wildcards.recipe)
+        return [self.study.tokens(wildcards.model, recipe)] if is_read else []
 
     def healing_full(self, wildcards: Any) -> list[str]:
         """The uncut model, if a recipe's method needs it."""

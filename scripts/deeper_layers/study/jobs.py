@@ -81,7 +81,7 @@ class Context:
         readers += [
             study.recipe(recipe, model)
             for recipe in study.recipes
-            if study.healed(recipe, model, self.choices[model])
+            if study.reads_text(recipe) and study.healed(recipe, model, self.choices[model])
         ]
         return {(reader["text"], reader["split"]) for reader in readers}
 

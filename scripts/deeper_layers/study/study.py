@@ -83,7 +83,8 @@ class Study:
     def documents(self, text: str) -> dict[str, int]:
         """How many documents each split of a text has, of those that the study reads."""
         readers = [self.config["distances"]] if self.needs_distances else []
-        readers += [self.recipe(recipe, model) for recipe in self.recipes for model in self.models]
+        recipes = [recipe for recipe in self.recipes if self.reads_text(recipe)]
+        readers += [self.recipe(recipe, model) for recipe in recipes for model in self.models]
         readers += [self.suite(suite)["loss"] for suite in self.suites if self.is_loss(suite)]
         read = {reader["split"] for reader in readers if reader["text"] == text}
         trained = [self.model(name).pretraining["text"] for name in self.models_from("pretrain")]
@@ -143,6 +144,10 @@ class Study:
     def method(self, recipe: str) -> Method:
         """How a recipe heals."""
         return healing_method(self.method_name(recipe))
+
+    def reads_text(self, recipe: str) -> bool:
+        """Whether the method of a recipe reads the recipe's text."""
+        return "tokens" in self.method(recipe).NEEDS
 
     def method_name(self, recipe: str) -> str:
         name: str = self.config["recipes"][recipe]["method"]
