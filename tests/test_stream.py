@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from deeper_layers.checkpoints.folder import Checkpoint
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.evaluation import Evaluation
 from deeper_layers.evaluation.streamed_scorer import StreamedCutScorer
 from deeper_layers.importance.angular import angular_distances, streamed_distances
 from deeper_layers.models import streaming as stream
@@ -26,7 +26,8 @@ from deeper_layers.runtime.files import read_json
 from deeper_layers.study import options
 from deeper_layers.study.token_counts import DOCUMENT_TOKENS
 from deeper_layers.study.workload import Workloads
-from helpers.config import ROOT, checked, full_config
+from helpers.config import checked, full_config
+from helpers.programs import parser_of
 from helpers.tiny import ARCHITECTURES, settled, tiny_model
 
 transformers.logging.set_verbosity_error()
@@ -280,42 +281,15 @@ def test_weights_that_do_not_fit_are_one_line(llama, tmp_path):
         Stream(tmp_path, "nf4")
 
 
-def program(name: str):
-    """scripts/{name}.py as a module."""
-    spec = spec_from_file_location(f"{name}_program", ROOT / f"scripts/{name}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_streamed_loss_suite_gives_the_same_json(documents, llama, tmp_path):
-    evaluate = program("evaluate")
     adopt_checkpoint(llama, "tiny", tmp_path / "full")
     write_tokens(tmp_path / "text.safetensors", [d.tolist() for d in documents])
-    words = [
-        "--checkpoint",
-        tmp_path / "full",
-        "--blocks",
-        *BLOCKS,
-        "--suite",
-        "loss",
-        "--loss",
-        "--batch",
-        3,
-    ]
-    words += [
-        "--tokens",
-        tmp_path / "text.safetensors",
-        "--sequences",
-        8,
-        "--length",
-        9,
-        "--precision",
-        "fp32",
-    ]
+    words = ["--checkpoint", tmp_path / "full", "--blocks", *BLOCKS, "--suite", "loss", "--loss"]
+    words += ["--batch", 3, "--tokens", tmp_path / "text.safetensors", "--sequences", 8, "--length", 9]
 
     def run(*more):
-        evaluate.main(evaluate.options().parse_args(list(map(str, [*words, *more]))))
+        arguments = parser_of("evaluate").parse_args([*map(str, [*words, "--precision", "fp32", *more])])
+        Evaluation(arguments).run()
 
     run("--out", tmp_path / "whole")
     run("--out", tmp_path / "streamed", "--stream", "--spill", tmp_path / "spill")
