@@ -18,7 +18,7 @@ from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.jobs import jobs
 from deeper_layers.study.study import Study
-from helpers.config import ROOT
+from helpers.config import ROOT, checked
 from helpers.config import changed as default_study
 from helpers.small_study import changed, prepare, run
 from helpers.workflow import copy_workflow, edit
@@ -193,18 +193,27 @@ def test_the_default_method_adds_nothing_to_the_parameters_of_a_job():
 @pytest.fixture
 def rescaled(monkeypatch):
     """A study with a recipe of the repair, registered in this process."""
-    module = types.ModuleType("deeper_layers.healing.rescale")
+    return with_method(monkeypatch, "rescale", RESCALE, "rescaled")
+
+
+def with_method(monkeypatch, name, text, recipe):
+    """The default study with one recipe, of the method ``name``, whose module is ``text``."""
+    module = types.ModuleType(f"deeper_layers.healing.{name}")
     module.__package__ = "deeper_layers.healing"
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(RESCALE, vars(module))
-    monkeypatch.setitem(METHODS, "rescale", "rescale")
-    rescaled = {"text": "world", "method": "rescale", "settings": {}}
-    config = default_study(recipes__rescaled=rescaled, study__recipes=["rescaled"])
-    return Study(with_defaults(config))
+    exec(text, vars(module))
+    monkeypatch.setitem(METHODS, name, name)
+    recipes = {recipe: {"text": "world", "method": name}}
+    return checked(with_defaults(default_study(recipes=recipes, study__recipes=[recipe])))
 
 
 def test_defaults_of_a_method_are_parameters_so_that_a_changed_one_heals_again(rescaled):
     assert options.heal(rescaled, "rescaled", "embedded") == "--factor 1.0 --method rescale"
+
+
+def test_a_method_has_its_own_defaults_for_keys_that_the_default_method_has_too(monkeypatch):
+    study = with_method(monkeypatch, "tune_norm", TUNE_NORM, "tuned")
+    assert options.heal(study, "tuned", "embedded") == "--learning-rate 0.1 --method tune_norm --steps 1"
 
 
 def test_its_jobs_are_planned_by_the_name_of_its_rule(rescaled):

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from .base import Settings
+from .healing import HealedCuts, Healing
 from .study import Configuration
 
 TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -39,9 +40,14 @@ def section_schema(settings: type[Settings]) -> dict:
 
 
 def with_defaults(config: Mapping) -> dict:
-    """A copy of a valid configuration with the default of every key that it lacks."""
+    """A copy of a valid configuration with the default of every key that it lacks. In a recipe of another
+    method those of the default one's keys stay away: that method has defaults of its own."""
     filled = copy.deepcopy(dict(config))
     _fill(filled, schema())
+    for name, recipe in filled["recipes"].items():
+        if recipe["method"] != HealedCuts.method:
+            for key in {one.name for one in fields(Healing)} - set(config["recipes"][name]):
+                recipe.pop(key, None)
     return filled
 
 
