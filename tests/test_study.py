@@ -239,8 +239,9 @@ def test_a_hub_model_that_is_not_at_hand_is_named_when_offline_and_awaited_when_
     assert (
         checked(config).uncached_models == ["embedded"] and checked(config).model("embedded").n_layers is None
     )
-    with pytest.raises(UserError, match="'us//model' is neither pretrain, nor a folder here, nor an id"):
-        checked(changed(models__embedded={"source": "us//model", "gpus": 0}))
+    for source in ("us//model", "müller/model"):
+        with pytest.raises(UserError, match=f"'{source}' is neither pretrain, nor a folder here, nor an id"):
+            checked(changed(models__embedded={"source": source, "gpus": 0}))
 
 
 def test_values_of_a_recipe_for_one_model_are_checked_like_the_others():

@@ -16,8 +16,7 @@ from ..checkpoints.writing import writing
 from ..errors import UserError
 from ..pruning.layer_set import FULL
 from ..runtime.files import sha256
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from .load import DTYPES
 
 
 def dequantise_checkpoint(file: str | Path, model: str, target: str | Path, dtype: str = "bf16") -> None:

@@ -25,6 +25,7 @@ transformers.logging.disable_progress_bar()
 
 DRIVERS = {"11": 450, "12": 525, "13": 580}  # the first that runs each CUDA, by NVIDIA's compatibility guide
 PRECISIONS = ("fp32", "bf16", "nf4", "stored")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def device() -> torch.device:
@@ -77,7 +78,7 @@ def load_model(
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known: write one of {', '.join(PRECISIONS)}")
-    how = {"dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, "auto")}
+    how = {"dtype": DTYPES.get(precision, "auto")}
     if precision == "nf4":
         how = {"quantization_config": quantisation(), "dtype": quantisation().bnb_4bit_compute_dtype}
     if not os.path.isfile(os.path.join(folder, "config.json")):

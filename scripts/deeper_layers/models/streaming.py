@@ -35,9 +35,7 @@ from ..checkpoints.quantised import Asked, check_quantised
 from ..errors import UserError
 from ..runtime.memory import free_memory, is_out_of_memory
 from .layerwise import LayerwiseModel
-from .load import device
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from .load import DTYPES, device
 
 
 class Stream(LayerwiseModel):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.hub_cache import cache_folder, is_offline
+from ..data.local_source import HUB_ID
 from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
 from ..healing.methods import METHODS
@@ -36,7 +37,6 @@ from .sources import ResolvedModel
 from .study import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
-HUB_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 # Names that the folder of the results, a model's and a recipe's have for other things.
 RESERVED = {
     "models": {"texts", "figures", "logs", "benchmarks", "export"},
