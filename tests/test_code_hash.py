@@ -102,6 +102,17 @@ def test_of_a_module_that_only_tells_its_imports_count_alone(stage, monkeypatch)
     assert now() != first
 
 
+def test_an_estimate_changes_nothing(stage):
+    folder, now = stage
+    path = folder / "scripts/deeper_layers/used.py"
+    edit(path, "def f():", "@estimate\ndef cost():\n    return 1\n\n\ndef f():")
+    first = now()
+    edit(path, "return 1", "return 2")
+    assert now() == first
+    edit(path, "@estimate\n", "")
+    assert now() != first
+
+
 def test_what_is_imported_by_another_name_is_another_program(stage):
     folder, now = stage
     first = now()

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from ..models.artifacts import ReplacedTensors
 from ..settings.base import Settings, setting
-from .method import Demand, Method
+from .method import Demand, Method, estimate
 from .results import begin_results, write_summary
 
 
@@ -46,6 +46,7 @@ class Rescale(Method):
     ARTIFACT = ReplacedTensors
     NEEDS = frozenset({"full"})
 
+    @estimate
     def demand(self, settings, shape, document_tokens):
         return Demand("fp32", 0, 2, 0, 4 * shape.width * shape.ffn_width)
 
@@ -74,7 +75,7 @@ from dataclasses import dataclass
 
 from ..models.artifacts import ReplacedTensors
 from ..settings.base import Settings, setting
-from .method import Demand, Method
+from .method import Demand, Method, estimate
 from .results import begin_results, write_summary, write_training
 
 
@@ -90,6 +91,7 @@ class TuneNorm(Method):
     ARTIFACT = ReplacedTensors
     WRITES = ("training.csv",)
 
+    @estimate
     def demand(self, settings, shape, document_tokens):
         return Demand("fp32", settings.steps * min(64, document_tokens), 6, 100, 4 * shape.width)
 

@@ -6,6 +6,7 @@ No torch: Snakemake asks methods while it reads the Snakefile, so what computes 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,6 +53,12 @@ class Demand:
     artifact_bytes: float
 
 
+def estimate(function: Callable) -> Callable:
+    """Mark a function that foretells cost and changes no result: another estimate reruns nothing
+    (``study.code_hash``)."""
+    return function
+
+
 class Method(ABC):
     """A way to heal a cut; with no training it is a repair. ``healing/methods.py`` names all of them."""
 
@@ -72,6 +79,7 @@ class Method(ABC):
         return {one.name: values[one.name] for one in fields(self.SETTINGS) if one.name in values}
 
     @abstractmethod
+    @estimate
     def demand(self, settings: Any, shape: Shape, document_tokens: float) -> Demand:
         """What healing a cut of ``shape`` asks of a machine, given the tokens of a document of its text
         (infinite, if not known)."""

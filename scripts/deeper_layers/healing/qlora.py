@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..models.artifacts import LoraAdapter
 from ..settings.healing import Healing
-from .method import Demand, HealingFiles, Method
+from .method import Demand, HealingFiles, Method, estimate
 
 if TYPE_CHECKING:
     from ..checkpoints.shape import Shape
@@ -18,6 +18,7 @@ class Qlora(Method):
     ARTIFACT = LoraAdapter
     WRITES = ("training.csv",)
 
+    @estimate
     def demand(self, settings: Healing, shape: Shape, document_tokens: float) -> Demand:
         """Forward, backward to the activations, and the forward once more where memory is short. Padded rows
         are counted as twice a document: they are as long as the longest beside them."""

@@ -31,8 +31,9 @@ _held: list[IO | None] = []  # locks of this process
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """An argument parser with the options that every program has (``--log``)."""
-    p = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+    """An argument parser with the options that every program has (``--log``). None can be shortened, so that
+    a new option changes no command."""
+    p = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     p.add_argument("--log", type=Path, help="Write everything to this file, only progress to the terminal.")
     return p
 

@@ -2,7 +2,8 @@
 
 A module is hashed by its syntax tree, without comments, docstrings and layout, and with each import of ours
 replaced by the hash of what it leads to: a changed module changes all that import it, and one that only moves
-changes none. Files of ``resources/`` count in the modules that ask for them (``resources.resource``).
+changes none. Files of ``resources/`` count in the modules that ask for them (``resources.resource``); what is
+marked as an ``estimate`` (``healing.method``) does not count.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ def _statements(tree: ast.AST, path: Path) -> Iterator[ast.Import | ast.ImportFr
                 yield node
         else:
             todo += ast.iter_child_nodes(node)
+
+
+def _counts(node: ast.AST) -> bool:
+    """Whether a statement can change a result."""
+    marks = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+    is_estimate = any(isinstance(mark, ast.Name) and mark.id == "estimate" for mark in marks)
+    return not is_estimate and not _is_for_type_checkers(node)
 
 
 def _is_for_type_checkers(node: ast.AST) -> bool:
@@ -127,5 +135,4 @@ def _strip(tree: ast.AST, path: Path) -> None:
             node.body = node.body[1:] or [ast.Pass()]
         for field in ("body", "orelse", "finalbody"):
             if isinstance(lines := getattr(node, field, None), list):
-                kept = [line for line in lines if line not in ours and not _is_for_type_checkers(line)]
-                setattr(node, field, kept)
+                setattr(node, field, [line for line in lines if line not in ours and _counts(line)])
