@@ -21,9 +21,9 @@ from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.reporting.text import layers_in_words
-from helpers.config import ROOT
 from helpers.small_study import changed, prepare, run
 from helpers.tiny import logits, tiny_model
+from helpers.workflow import copy_workflow
 
 pytestmark = pytest.mark.slow
 CUT = LayerSet.contiguous(1, 2)
@@ -159,10 +159,7 @@ def test_the_card_tells_what_was_removed_healed_and_measured(study):
 
 
 def test_a_changed_card_writes_no_weights_again(study, tmp_path):
-    code = tmp_path / "code"
-    for part in ("scripts", "rules", "resources", "envs"):
-        shutil.copytree(ROOT / part, code / part)
-    shutil.copy(ROOT / "Snakefile", code)
+    code = copy_workflow(tmp_path / "code")
     program = code / "scripts/card.py"
     program.write_text(program.read_text() + "\nother = 1\n")
     output = run(study, "export", "--dry-run", "--snakefile", str(code / "Snakefile"))

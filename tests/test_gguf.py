@@ -177,6 +177,15 @@ def test_what_cannot_be_read_is_refused_in_one_line(file, tmp_path):
     assert "'rwkv7', which transformers does not read from GGUF" in refused(other)
 
 
+def test_a_model_beyond_memory_is_told_as_such(file, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("deeper_layers.models.dequantise.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(UserError, match="does not fit in memory; write dtype: bf16"):
+        dequantise_checkpoint(file, "tiny", tmp_path / "out", "fp32")
+
+
 def test_every_truncated_header_is_damaged(file, tmp_path):
     header = file.read_bytes()[:4000]
     for size in range(4, 2000, 37):

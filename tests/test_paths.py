@@ -16,6 +16,7 @@ from deeper_layers.study import options
 from deeper_layers.study.schema import check_schema
 from helpers.config import ROOT, checked, full_config
 from helpers.small_study import changed, prepare, run
+from helpers.workflow import copy_workflow
 
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
@@ -125,9 +126,7 @@ def test_an_outdir_that_snakemake_or_a_program_would_take_for_something_else_is_
 def test_a_whole_study_runs_from_and_in_folders_with_odd_names(tmp_path):
     """The repository, the study, the model, the tasks, the results and the spill all lie in such folders."""
     code, folder = tmp_path / ODD / "code", tmp_path / ODD / "study"
-    for part in ("scripts", "rules", "resources", "envs", "report"):
-        shutil.copytree(ROOT / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", code)
+    copy_workflow(code)
     study = changed(
         outdir=f"re sults/{ODD}",
         export=["tiny/healed/1"],

@@ -15,6 +15,7 @@ import yaml
 
 from helpers.config import ROOT, replaced
 from helpers.small_study import changed, prepare, run
+from helpers.workflow import copy_workflow
 
 pytestmark = pytest.mark.slow
 STUDY = changed(
@@ -60,12 +61,7 @@ def copied(folder, tmp_path):
 @pytest.fixture
 def code(tmp_path):
     """A copy of the workflow's code, to change."""
-    code = tmp_path / "code"
-    for part in ("scripts", "rules", "resources", "envs", "report"):
-        if (ROOT / part).exists():
-            shutil.copytree(ROOT / part, code / part)
-    shutil.copy(ROOT / "Snakefile", code)
-    return code
+    return copy_workflow(tmp_path / "code")
 
 
 def table(folder: Path) -> list[dict]:

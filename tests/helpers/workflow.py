@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers.config import ROOT
 
-PARTS = ("scripts", "rules", "resources", "envs", "report", "profiles")
+PARTS = ("scripts", "rules", "resources", "envs", "report")
 
 
 def copy_workflow(folder: Path) -> Path:

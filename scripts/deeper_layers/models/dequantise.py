@@ -16,6 +16,7 @@ from ..checkpoints.writing import writing
 from ..errors import UserError
 from ..pruning.layer_set import FULL
 from ..runtime.files import sha256
+from ..runtime.memory import is_out_of_memory
 from .load import DTYPES
 
 
@@ -38,6 +39,11 @@ def dequantise_checkpoint(file: str | Path, model: str, target: str | Path, dtyp
         read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=DTYPES[dtype])
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # transformers and gguf raise whatever they like
+        if is_out_of_memory(error):
+            raise UserError(
+                f"{file}: the whole model in {dtype} does not fit in memory; write dtype: bf16, or take a "
+                "machine with more"
+            ) from None
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"{file} is not read by transformers ({lines[0]}); give its checkpoint with safetensors"
