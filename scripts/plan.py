@@ -1,6 +1,7 @@
 """Estimate what a study will cost: jobs, tokens, disk, memory of the GPU, hours."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from deeper_layers.runtime.progress import echo
 
 
 def main(arguments):
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before numpy is there
     from deeper_layers.runtime.files import atomic_write, write_json
+    from deeper_layers.study.pace import cpu_flops
     from deeper_layers.study.plan import plan
     from deeper_layers.study.plan_page import markdown
     from deeper_layers.study.study import Study
 
-    planned = plan(Study(json.loads(arguments.config.read_text())))
+    planned = plan(Study(json.loads(arguments.config.read_text())), cpu_flops())
     page = markdown(planned)
     with atomic_write(arguments.out) as temporary:
         temporary.write_text(page)

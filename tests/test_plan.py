@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,9 +14,12 @@ from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.settings.json_schema import with_defaults
 from deeper_layers.settings.study import CARDS
 from deeper_layers.study.gpu_specs import GPUS
+from deeper_layers.study.jobs import jobs
+from deeper_layers.study.pace import cpu_flops, paced
 from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
 from deeper_layers.study.study import Study
+from deeper_layers.study.task_files import own_task
 from deeper_layers.study.workload import Workloads
 from helpers.config import ROOT, cache, checked, full_config, merged
 from helpers.small_study import run
@@ -240,3 +244,66 @@ def test_the_command_plans_and_runs_nothing_else(tmp_path):
 def test_cards_have_the_names_of_the_settings():
     assert tuple(GPUS) == CARDS
     assert full_config()["card"] in GPUS
+
+
+def test_jobs_to_come_go_at_the_pace_of_the_finished_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = checked(full_config())
+    before = {job.output: job for job in jobs(study)}
+    done, other, *_ = [job for job in before.values() if job.stage == "evaluate_healed"]
+    Path(done.output).parent.mkdir(parents=True)
+    Path(done.output).write_text(json.dumps({"seconds": 3 * done.seconds}))
+    (paced_jobs, timed) = paced(jobs(study))
+    after = {job.output: job for job in paced_jobs}
+    assert timed == 1 and after[other.output].seconds == pytest.approx(3 * other.seconds)
+    assert all(job.seconds == before[job.output].seconds for job in after.values() if not job.work)
+    # Another stage goes by its own jobs once there are any.
+    (pruned, *_) = [job for job in before.values() if job.stage == "evaluate_pruned"]
+    assert after[pruned.output].pace == pytest.approx(3)
+    Path(pruned.output).parent.mkdir(parents=True)
+    Path(pruned.output).write_text(json.dumps({"seconds": pruned.seconds / 2}))
+    after = {job.output: job for job in paced(jobs(study))[0]}
+    assert after[pruned.output].pace == pytest.approx(0.5) and after[other.output].pace == pytest.approx(3)
+    # What says nothing, or no JSON at all, is passed over.
+    for text in ("", "[]", '{"seconds": null}', '{"seconds": "x"}'):
+        Path(pruned.output).write_text(text)
+        assert paced(jobs(study))[1] == 1
+    assert "Where the finished job of the same kind took more or less" in markdown(plan(study))
+
+
+def test_a_faster_thread_makes_a_shorter_plan_of_a_study_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = checked(full_config())
+    slow, fast = plan(study, 20e9), plan(study, 80e9)
+    assert fast.total.cpu_hours < slow.total.cpu_hours
+    assert "at up to 80 G a second of a CPU thread (as measured here" in markdown(fast)
+    assert 1e9 < cpu_flops(0.1) < 1e13
+
+
+def test_tasks_of_ones_own_are_counted_in_their_files(tmp_path, study):
+    questions = ROOT / "resources/questions"
+    facts = own_task(questions, "facts")
+    assert (facts["questions"], facts["inputs"]) == (431, 4) and 8 <= facts["tokens"] <= 12
+    arithmetic = own_task(questions, "arithmetic")
+    assert (arithmetic["questions"], arithmetic["inputs"], arithmetic["generated"]) == (180, 1, 5)
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {test: q.jsonl}}\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: 'Q: {{q}}'\ndoc_to_choice: [a, b, c]\nx: !function a.b\n"
+    )
+    (tmp_path / "q.jsonl").write_text(2 * (json.dumps({"q": 37 * "x"}) + "\n"))
+    assert own_task(tmp_path, "mine") == {
+        "questions": 2, "inputs": 3, "tokens": 12, "generated": 0, "shots": 0
+    }  # fmt: skip
+    (tmp_path / "broken.yaml").write_text("task: [")
+    assert own_task(tmp_path, "none") is None
+
+
+def test_tasks_of_unknown_size_are_named(study):
+    paper = study()
+    assert plan(paper).guessed == []
+    paper.config["suites"]["boolq"] |= {"tasks": ["boolq", "nobody_knows"]}
+    planned = plan(paper)
+    assert planned.guessed == ["nobody_knows"]
+    assert "Taken for 10,000 questions of 500 tokens, because nothing is known of their size" in markdown(
+        planned
+    )

@@ -22,7 +22,9 @@ from .gpu_specs import GpuSpec
 from .token_counts import SuiteTokens, tokens_per_document
 
 DAY = 24 * 60  # minutes: partitions often allow no more, and a job that reaches it goes on with the next
-CPU_FLOPS = 25e9  # of a thread in fp32, measured: 28 of the default study's model, 52 and 70 of wider ones
+CPU_FLOPS = 50e9  # of a thread in products of fp32, where nobody has measured it (``pace``)
+# Of that, what a model of a width reaches: half at HALF_WIDTH. Measured: a quarter at 128, nearly all at 576.
+HALF_WIDTH = 384
 UTILISATION = 0.2  # of a GPU's peak that these jobs reach, with padding, small batches and 4 bits
 BATCH_MB = 6000  # for a batch of an evaluation, which shrinks to what is free
 FORWARD, TRAINING = 2, 6  # floating-point operations per token and parameter
@@ -42,6 +44,7 @@ class Work:
         batch_mb: memory beside the weights.
         streamed: whether only two layers and the embeddings are in memory at a time.
         offload_mb: memory of the host for hidden states between two layers of a streamed model.
+        cpu_flops: of a thread, in products of fp32.
     """
 
     shape: Shape
@@ -52,6 +55,7 @@ class Work:
     batch_mb: float = BATCH_MB
     streamed: bool = False
     offload_mb: float = 0
+    cpu_flops: float = CPU_FLOPS
 
     @property
     def gpus(self) -> int:
@@ -75,7 +79,9 @@ class Work:
     @property
     def seconds(self) -> float:
         """Of computing, from start to end of the tokens."""
-        flops = UTILISATION * self.gpu.peak_flops if self.gpu else CPU_FLOPS * self.threads
+        reached = self.shape.width / (self.shape.width + HALF_WIDTH)
+        on_cpu = reached * self.cpu_flops * self.threads
+        flops = UTILISATION * self.gpu.peak_flops if self.gpu else on_cpu
         return self.flops_per_param * self.shape.active_params * self.tokens / flops
 
     @property
@@ -145,10 +151,11 @@ def pruned_evaluation(
 
 @functools.cache
 def _layers_run(cuts: tuple[LayerSet, ...], n_layers: int) -> int:
-    """Layers that run for all ``cuts`` together. Those that are not selected yet may share none."""
+    """Layers that run for all ``cuts`` together. Those that are not selected yet count as different blocks
+    in the middle, which share the layers before them with the full model."""
     selected = [cut for cut in cuts if not isinstance(cut, PendingBlock)]
-    pending = sum(n_layers - cut.n for cut in cuts if isinstance(cut, PendingBlock))
-    return trie(selected, n_layers).layers + pending
+    after = sum(math.ceil((n_layers - cut.n) / 2) for cut in cuts if isinstance(cut, PendingBlock))
+    return trie(selected, n_layers).layers + after
 
 
 def speed(shape: Shape, settings: Mapping[str, Any], gpu: GpuSpec | None, n_cuts: int) -> Work:

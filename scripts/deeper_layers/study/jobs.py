@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
@@ -30,24 +30,32 @@ class Job:
     Attributes:
         stage: the name of the rule.
         model: the model it is for; None for all.
-        done: whether its output is there already.
+        output: its file, or one of them.
         work: what it computes with a model, if it does.
         disk: bytes that it writes to the study's folder.
         cache: bytes that it writes to the Hugging Face cache.
+        pace: seconds that jobs like it have taken, for each second that was foreseen.
     """
 
     stage: str
     model: str | None
-    done: bool
+    output: str
     work: Work | None = None
     disk: float = 0
     cache: float = 0
+    pace: float = 1
+
+    @property
+    def done(self) -> bool:
+        """Whether its output is there already."""
+        return Path(self.output).is_file()
 
     @property
     def seconds(self) -> float:
         if self.work is None:
             return LIGHT
-        return (START if self.on_gpu else START_ON_CPU) + self.work.weights_mb / 1e3 + self.work.seconds
+        start = START if self.on_gpu else START_ON_CPU
+        return self.pace * (start + self.work.weights_mb / 1e3 + self.work.seconds)
 
     @property
     def on_gpu(self) -> bool:
@@ -55,7 +63,7 @@ class Job:
 
 
 class Context:
-    """A ``study``, and what several stages ask of it.
+    """A ``study``, and what several stages ask of it. ``cpu_flops`` of a thread, if they were measured.
 
     Attributes:
         workloads: the work of its jobs.
@@ -63,15 +71,18 @@ class Context:
         texts: of each model, (text, split) of all that is read of its tokens.
     """
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, cpu_flops: float | None = None):
         self.study, self.paths, self.workloads = study, study.paths, Workloads(study)
+        self.cpu_flops = cpu_flops
         self.choices = {model: study.expected(model) for model in study.models}
         self.texts = {model: self._texts(model) for model in study.models}
 
     def job(
         self, stage: str, model: str | None, output: str, work: Work | None = None, **sizes: float
     ) -> Job:
-        return Job(stage, model, Path(output).is_file(), work, **sizes)
+        if work and self.cpu_flops:
+            work = replace(work, cpu_flops=self.cpu_flops)
+        return Job(stage, model, output, work, **sizes)
 
     def _texts(self, model: str) -> set[tuple[str, str]]:
         """(text, split) of all that is read of a model's tokens."""
@@ -266,10 +277,10 @@ STAGES = (  # in the order in which they run
 )
 
 
-def jobs(study: Study) -> list[Job]:
+def jobs(study: Study, cpu_flops: float | None = None) -> list[Job]:
     """Every job of a study, stage after stage. Blocks that are not chosen yet count at most, as if no two
-    were the same."""
-    context = Context(study)
+    were the same. ``cpu_flops``: floating-point operations a second of a thread here, if measured."""
+    context = Context(study, cpu_flops)
     return [job for stage in STAGES for job in stage(context)]
 
 

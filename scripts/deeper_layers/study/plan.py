@@ -15,7 +15,9 @@ from ..reporting.text import si
 from .estimates import Work
 from .gpu_specs import GPUS, GpuSpec
 from .jobs import Job, jobs
+from .pace import paced
 from .study import Study
+from .token_counts import guessed
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class Plan:
         memory: of the GPU, for each stage of each model that uses one.
         disks: (folders, bytes needed, bytes free) of each file system.
         unseen: hub models whose config.json is not in the cache.
+        guessed: tasks of whose size nothing is known.
+        cpu_flops: of a thread of this machine, as measured; None if it was not.
+        timed: finished jobs, whose seconds say how long the others of their kind take.
         warnings: what does not suffice.
     """
 
@@ -100,12 +105,16 @@ class Plan:
     memory: list[Memory]
     disks: list[tuple[str, float, int]]
     unseen: list[str]
+    guessed: list[str]
+    cpu_flops: float | None
+    timed: int
     warnings: list[str]
 
 
-def plan(study: Study) -> Plan:
-    """The plan of a study, for one GPU of the kind that its configuration names."""
-    planned = jobs(study)
+def plan(study: Study, cpu_flops: float | None = None) -> Plan:
+    """The plan of a study, for one GPU of the kind that its configuration names, and for CPUs of which a
+    thread does ``cpu_flops`` operations a second, if that was measured."""
+    planned, timed = paced(jobs(study, cpu_flops))
     stages = dict.fromkeys(job.stage for job in planned)
     memory, disks = _memory(study, planned), _disks(study, planned)
     return Plan(
@@ -116,6 +125,9 @@ def plan(study: Study) -> Plan:
         memory=memory,
         disks=disks,
         unseen=[study.model(model).id for model in study.uncached_models],
+        guessed=sorted({task for suite in study.suites for task in guessed(study.config["suites"][suite])}),
+        cpu_flops=cpu_flops,
+        timed=timed,
         warnings=[*_too_large(study.config["card"], memory), *_too_full(disks)],
     )
 

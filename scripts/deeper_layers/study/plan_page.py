@@ -9,6 +9,7 @@ from .estimates import CPU_FLOPS, UTILISATION
 from .gpu_specs import GPUS
 from .jobs import LIGHT, START, START_ON_CPU
 from .plan import Cost, Memory, Plan
+from .token_counts import OTHER_TASK
 
 
 def markdown(plan: Plan) -> str:
@@ -18,6 +19,7 @@ def markdown(plan: Plan) -> str:
     parts = [
         [_assumptions(plan, on_gpu)],
         *_unseen(plan),
+        *_guessed(plan),
         [f"**Warning**: {warning}." for warning in plan.warnings],
         _costs("model", costs, on_gpu),
         _costs("stage", plan.stages, on_gpu),
@@ -41,16 +43,25 @@ def _total(plan: Plan, on_gpu: bool) -> str:
 
 
 def _assumptions(plan: Plan, on_gpu: bool) -> str:
-    speed = f"at {CPU_FLOPS / 1e9:.0f} G a second of a CPU thread"
+    measured = "as measured here in products of fp32" if plan.cpu_flops else "taken for fp32"
+    speed = f"at up to {(plan.cpu_flops or CPU_FLOPS) / 1e9:.0f} G a second of a CPU thread ({measured})"
     if on_gpu:
         peak = GPUS[plan.card].peak_flops
         speed = f"at {100 * UTILISATION:.0f} % of its peak of {peak / 1e12:.0f} TFLOPS (bf16)"
     return (
         "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, "
         f"{speed}, {START if on_gpu else START_ON_CPU} s for a job to start and {LIGHT} s for one without a "
-        "model, one job at a time. Blocks that are not chosen yet count as if they shared nothing, so jobs, "
-        "hours and disk are upper bounds. Real hours may well be half or double."
+        f"model, one job at a time. {_pace(plan)}Blocks that are not chosen yet count as different ones "
+        "in the middle, so jobs and disk are upper bounds. Real hours may well be half or double."
     )
+
+
+def _pace(plan: Plan) -> str:
+    """Of finished jobs, if there are any."""
+    if not plan.timed:
+        return ""
+    jobs = "the finished job" if plan.timed == 1 else f"the {plan.timed:,} finished jobs"
+    return f"Where {jobs} of the same kind took more or less, so do those to come. "
 
 
 def _unseen(plan: Plan) -> list[list[str]]:
@@ -60,6 +71,15 @@ def _unseen(plan: Plan) -> list[list[str]]:
         "download ID config.json --revision REVISION`)."
     )
     return [[line]] if plan.unseen else []
+
+
+def _guessed(plan: Plan) -> list[list[str]]:
+    """A line, if the size of a task is not known."""
+    line = (
+        f"Taken for {OTHER_TASK.questions:,} questions of {OTHER_TASK.tokens} tokens, because nothing is "
+        f"known of their size: {', '.join(plan.guessed)}."
+    )
+    return [[line]] if plan.guessed else []
 
 
 def _costs(label: str, costs: Mapping[str, Cost], on_gpu: bool) -> list[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from .task_files import own_task
 
 # Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758); of an
 # invented world, as measured.
@@ -50,10 +54,6 @@ TASKS = {
     "boolq": TaskSize(3_270, 1, 160),
     "hellaswag": TaskSize(10_042, 4, 110),
     "gsm8k": TaskSize(1_319, 1, 160, generated=256, shots=5),
-    # Our own, in resources/questions.
-    "facts": TaskSize(431, 4, 10),
-    "words": TaskSize(341, 4, 12),
-    "arithmetic": TaskSize(180, 1, 50, generated=5),
 }
 OTHER_TASK = TaskSize(10_000, 1, 500)
 
@@ -71,6 +71,19 @@ class SuiteTokens:
         return self.scored + self.generated
 
 
+def task_size(suite: Mapping[str, Any], task: str) -> TaskSize | None:
+    """Of a task of lm-eval or of the suite's own folder; None if nothing is known of it."""
+    if suite.get("include") and (own := own_task(Path(os.path.expanduser(suite["include"])), task)):
+        return TaskSize(**own)
+    return TASKS.get(task)
+
+
+def guessed(suite: Mapping[str, Any]) -> list[str]:
+    """Its tasks of whose size nothing is known."""
+    tasks = [] if suite.get("text") else suite.get("tasks", [])
+    return [task for task in tasks if task_size(suite, task) is None]
+
+
 def suite_tokens(suite: Mapping[str, Any], text: Mapping[str, Any] | None) -> SuiteTokens:
     """Tokens that a suite reads for one model.
 
@@ -84,7 +97,7 @@ def suite_tokens(suite: Mapping[str, Any], text: Mapping[str, Any] | None) -> Su
     scored = generated = 0.0
     for name in suite["tasks"]:
         # Questions about a generated text have four short choices.
-        task = TaskSize(text["questions"], 4, 40) if text else TASKS.get(name, OTHER_TASK)
+        task = TaskSize(text["questions"], 4, 40) if text else task_size(suite, name) or OTHER_TASK
         questions = min(task.questions, (suite.get("limit") or math.inf) * task.parts)
         shots = task.shots if suite.get("shots") is None else suite["shots"]
         read = questions * task.inputs * task.tokens * (1 + shots)
