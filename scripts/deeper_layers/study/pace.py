@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..layout import FULL
 from .jobs import Job
 
 SECONDS = 1.0  # of measuring
@@ -51,8 +52,11 @@ def _seconds(job: Job) -> float | None:
     """Of a finished job that computed something: what the JSON that it wrote says, if it does."""
     if not (job.done and job.work and job.work.tokens):
         return None
+    path = Path(job.output).with_suffix(".json")
+    if path.stem == "index":  # of cuts that one job has evaluated, the uncut model among them
+        path = path.with_stem(FULL)
     try:
-        found = json.loads(Path(job.output).with_suffix(".json").read_text())["seconds"]
-        return float(found) if found > 0 else None
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text())
+        return float(found.get("deeper_layers", found)["seconds"]) or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
