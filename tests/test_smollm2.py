@@ -1,4 +1,4 @@
-"""A small version of `make real`: studies/smollm2.yaml on the model of a package; against plain transformers."""
+"""A small version of `make real`: studies/smollm2.yaml on a packaged model, against plain transformers."""
 
 from __future__ import annotations
 
