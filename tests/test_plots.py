@@ -23,6 +23,7 @@ from deeper_layers.reporting.figures.panels import COLUMN, FRACTION, LAYERS, PAG
 from deeper_layers.reporting.figures.registry import DISTANCES, FIGURES, MODEL, SPEED, STUDY, TABLE, available
 from deeper_layers.reporting.figures.select import Selection
 from deeper_layers.reporting.figures.style import model_colour
+from deeper_layers.reporting.tradeoff import best_cuts, find_break, parts
 from deeper_layers.study import code_hash
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
@@ -288,6 +289,32 @@ def test_retained_is_the_way_from_chance_or_from_twice_the_loss_to_the_unpruned_
     assert knowledge[0, 1] == pytest.approx(100) and loss[0, 1] == pytest.approx(100)
     band = figure.axes[0].collections[1].get_paths()[0].get_extents()
     assert band.y1 == pytest.approx(loss[:, 1].max() + 100 * 0.1)
+
+
+def test_the_trade_off_is_that_of_the_best_cut_of_each_n(table, levels):
+    left, right, map_left, _ = drawn("trade-off", table, levels, models=[["a"]]).axes
+    rows = select(table, model="a", treatment="healed").query("n > 0")
+    kept = pd.DataFrame({"knowledge": (rows.knowledge - 0.25) / 0.6, "loss": 2 - rows.loss}).clip(0, 1)
+    best = rows.loc[kept.mean(axis=1).groupby(rows.n).idxmax()]
+    assert set(best.strategy) == {"similarity", "deepest"}
+    knowledge, loss = (lines(right, marker=marker)[0] for marker in "o^")  # guess is not better than chance
+    np.testing.assert_allclose(knowledge[1:, 1], 100 * ((best.knowledge - 0.25) / 0.6).clip(lower=0))
+    np.testing.assert_allclose(loss[:, 1], [100, *(100 * (2 - best.loss).clip(lower=0))])
+    assert {99, 95, 90, 80} <= set(heights(right, "-"))
+    figure = left.figure
+    assert figure.get_supxlabel() == "Not shown, see the summary: guess"
+    gone = [bar.get_height() for bar in map_left.patches if bar.get_height() < N_LAYERS]
+    assert gone == [1, 2, 3, 4, 5]
+    assert len(lines(right, alpha=0.25)) == sum(
+        find_break(best_cuts(parts(rows_of(table, "a", "healed"), levels, "a")), metric) is not None
+        for metric in ("knowledge", "loss")
+    )
+
+
+def rows_of(table, model, treatment):
+    """The cuts of a model and a treatment, and the unpruned model."""
+    unpruned = table.n.eq(0) & table.treatment.eq("pruned")
+    return table[table.model.eq(model) & (unpruned | table.treatment.eq(treatment) & table.n.gt(0))]
 
 
 def test_published_lays_ours_on_the_papers(table, levels):
@@ -589,11 +616,13 @@ def test_a_study_has_the_figures_that_show_something():
     assert available(MODEL, TABLE, {"cuts"}) == ["layer-map"]
     unhealed = {"cuts", "no recipes", "scores", "loss", "distances"}
     assert available(MODEL, TABLE, unhealed) == [
-        *("layer-map", "quality", "retained", "strategies", "distance-loss"),
+        *("layer-map", "quality", "retained", "trade-off", "strategies", "distance-loss"),
     ]
     assert available(STUDY, TABLE, unhealed) == ["quality", "loss"]
     healed = {"cuts", "recipes", "scores"}
-    assert available(MODEL, TABLE, healed) == ["layer-map", "healing", "retained", "strategies"]
+    assert available(MODEL, TABLE, healed) == [
+        *("layer-map", "healing", "retained", "trade-off", "strategies"),
+    ]
     assert available(STUDY, TABLE, healed) == ["healing"]
     assert available(STUDY, TABLE, EVERYTHING) == ["published", "healing", "loss"]
     shown = itertools.product((MODEL, STUDY), (DISTANCES, SPEED, TABLE))

@@ -10,6 +10,7 @@ FIGURES = {
     "distance-map",
     "healing",
     "retained",
+    "trade-off",
     "strategies",
     "distance-loss",
     "layer-map",

@@ -13,6 +13,8 @@ from ..errors import UserError
 from ..layout import PRUNED
 from .scores import existing
 
+SIGNIFICANT = 3  # standard errors that a difference must exceed to be one: many are looked at
+
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table.csv or levels.csv. Raises UserError when it is missing."""
@@ -61,8 +63,11 @@ def omitted(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> dict[str, 
         if level is None:
             reasons[metric] = "its chance is not known"
             continue
+        if pd.isna(full[f"{metric}_stderr"]):
+            reasons[metric] = "its standard error is not known"
+            continue
         above = level - full[metric] if is_loss(table, metric) else full[metric] - level
-        no_better = not above > 3 * full[f"{metric}_stderr"]
+        no_better = not above > SIGNIFICANT * full[f"{metric}_stderr"]
         reasons[metric] = f"no better than chance, {level:.3f}" if no_better else None
     return reasons
 

@@ -133,6 +133,18 @@ FIGURES = {
         "loss twice the unpruned one (or chance, if nearer). Tasks on which the unpruned model is within 3 "
         "standard errors of chance are omitted.",
     ),
+    "trade-off": FigureEntry(
+        module="tradeoff",
+        reads=TABLE,
+        needs=frozenset({"cuts", "scores"}),
+        options=("models", "metrics", "recipe"),
+        caption="What is lost for the layers that go: of each n the cut, by any strategy, that retains most "
+        "on average. Above, what it retains of each measure (100 % is the unpruned model; bars: ± 1 standard "
+        "error; thin lines: the losses named at the right); below, the layers that it lacks, coloured by the "
+        "strategy. Broad pale lines: where a curve breaks, losing for good significantly more than twice the "
+        "equal shares of the layers that go. Grey dots: equal shares. Dashes: the best compromise, farthest "
+        "above equal shares of what retains half.",
+    ),
     "strategies": FigureEntry(
         module="comparison",
         reads=TABLE,
