@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from deeper_layers.errors import UserError
-from deeper_layers.reporting.figures.draw import draw, save
 from deeper_layers.reporting.figures.registry import DISTANCES, FIGURES, SPEED
-from deeper_layers.reporting.figures.select import Selection
-from deeper_layers.reporting.metrics import read_table
 from deeper_layers.runtime import cli
 
 OPTIONS = {
@@ -21,14 +16,21 @@ OPTIONS = {
 
 
 def main(arguments):
+    from deeper_layers.reporting.figures.draw import draw, save
+
     figure = draw(arguments.name, read(arguments))
     for kind in arguments.formats:
         save(figure, f"{arguments.out}.{kind}")
 
 
-def read(arguments) -> dict[str, pd.DataFrame] | pd.DataFrame | Selection:
-    """What the figure is drawn from. Raises UserError for an option that it does not take, and if a file that
-    it needs is not named or missing."""
+def read(arguments):
+    """What the figure is drawn from: a ``Selection``, or data frames of distances.csv or speed.csv. Raises
+    UserError for an option that it does not take, and if a file that it needs is not named or missing."""
+    import pandas as pd
+
+    from deeper_layers.reporting.figures.select import Selection
+    from deeper_layers.reporting.metrics import read_table
+
     entry = FIGURES[arguments.name]
     given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
     for name in given:

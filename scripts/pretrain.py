@@ -1,6 +1,7 @@
 """Train a small Llama from scratch on a jsonl file and write it as a Hugging Face checkpoint."""
 
 from deeper_layers.runtime import cli
+from deeper_layers.runtime.process import optional_imports
 from deeper_layers.settings.model import Pretraining
 
 
@@ -19,4 +20,4 @@ if __name__ == "__main__":
     cli.add_paths(p, text='Lines {"text": ...}.', out="Folder of the checkpoint.")
     p.add_argument("--threads", type=int, help="CPU threads. Default is what torch takes.")
     cli.add_settings(p, Pretraining)
-    cli.run(main, p)
+    cli.run(main, p, optional_imports)

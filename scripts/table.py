@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from deeper_layers.reporting.contents import Contents
-from deeper_layers.reporting.formats import write
-from deeper_layers.reporting.metrics import metrics
-from deeper_layers.reporting.table import build
 from deeper_layers.runtime import cli
 
 
 def main(arguments):
+    from deeper_layers.reporting.contents import Contents
+    from deeper_layers.reporting.formats import write
+    from deeper_layers.reporting.metrics import metrics
+    from deeper_layers.reporting.table import build
+
     rows, levels = build(arguments.study.parent, Contents.read(arguments.study))
     for path in arguments.out:
         write(rows, path)

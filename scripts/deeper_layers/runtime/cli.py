@@ -17,7 +17,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..settings.base import REQUIRED, Settings
 from ..settings.model import Model
-from . import gpus, process
+from . import gpus, imports, process
 from .files import lock
 from .progress import echo, echo_once, log_to, to_screen
 
@@ -123,6 +123,7 @@ def run(
     ``check(arguments)`` comes first, before a GPU is waited for. It raises UserError for what is cheaply
     found wrong, without torch, and returns False if ``main`` has nothing to compute and needs no card."""
     arguments = p.parse_args()
+    imports.hasten()
     process.block_imports(block_imports(arguments))
     try:
         if arguments.log:

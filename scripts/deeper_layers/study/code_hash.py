@@ -21,7 +21,8 @@ PACKAGE = "deeper_layers"
 COSMETIC = {
     *("errors", "layout", "resources", "settings"),
     *("checkpoints/config_keys", "checkpoints/limits", "checkpoints/model_types", "checkpoints/vocabulary"),
-    *("runtime/cli", "runtime/gpus", "runtime/nvidia", "runtime/progress", "runtime/provenance"),
+    *("runtime/cli", "runtime/gpus", "runtime/imports", "runtime/nvidia"),
+    *("runtime/progress", "runtime/provenance"),
     "healing/methods",  # the modules that it names count by ``code``
     "reporting/figures/registry",  # captions; the modules that it names count by ``code``
 }
