@@ -320,6 +320,7 @@ def test_mmlu_boolq_and_hellaswag_by_their_true_definitions(place):
         assert_is_lm_evals(ours, theirs)
         assert set(ours["results"]) == {"mmlu_two", "mmlu_anatomy", "mmlu_astronomy", "boolq", "hellaswag"}
         assert ours["n-samples"]["boolq"] == {"original": 6, "effective": 4}
+        assert ours["deeper_layers"]["prefix_check"]["relative_difference"] < 1e-4
 
 
 def test_healed_checkpoint_with_its_adapter(place):
@@ -485,8 +486,8 @@ def test_batches_shrink_when_the_gpu_is_full(place, monkeypatch, batch):
     states = LayerTree.states
 
     def full_beyond(rows):
-        def limited(self, ids, root):
-            for number, item in enumerate(states(self, ids, root)):
+        def limited(self, ids, *more):
+            for number, item in enumerate(states(self, ids, *more)):
                 if number == 1 and len(ids) > rows:
                     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
                 yield item

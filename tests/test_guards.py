@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,6 +16,7 @@ import transformers
 from deeper_layers.data.world import World, write_world
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.inputs import inputs_of
 from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.models import load as models
 from deeper_layers.models.layers import decoder_layers
@@ -22,7 +24,7 @@ from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import pretrain
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.settings.model import Pretraining
-from helpers.wrong import WRONG_TREES, wrong_tree
+from helpers.wrong import WRONG_ROWS, WRONG_TREES, wrong_rows, wrong_tree
 
 PRECISIONS = ["fp32", "bf16", "nf4", "nf4 computed in bf16"]
 
@@ -85,6 +87,31 @@ def test_wrong_trees_are_refused_and_right_ones_are_not(embedded, precision, mon
     check_trees(load(embedded, precision, monkeypatch))
 
 
+# Inputs that share a row
+
+
+def check_rows(model, caplog) -> None:
+    rng = np.random.default_rng(0)
+
+    def tokens(count: int) -> list[int]:
+        return rng.integers(model.config.vocab_size, size=count).tolist()
+
+    before = tokens(40)
+    inputs = inputs_of([(before + tokens(6), tokens(3)) for _ in range(12)], 64)
+    scorer = CutScorer(model, [FULL])
+    assert scorer.can_share(inputs)
+    for kind in WRONG_ROWS:
+        with wrong_rows(kind):
+            caplog.clear()
+            assert not scorer.can_share(inputs), kind.__name__
+            assert "sequences that share what they begin with are off by" in caplog.text
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[:3])
+def test_wrong_rows_are_refused_and_right_ones_are_not(embedded, precision, monkeypatch, caplog):
+    check_rows(load(embedded, precision, monkeypatch), caplog)
+
+
 # Packed documents
 
 
@@ -101,12 +128,14 @@ def test_packed_documents_that_see_each_other_are_found_out(embedded, precision,
     check_both_packings(load(embedded, precision, monkeypatch), monkeypatch)
 
 
-# Both, on a real language model
+# All three, on a real language model
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "nf4 computed in bf16"])
-def test_the_guards_on_a_real_language_model(smollm2, precision, monkeypatch):
+def test_the_guards_on_a_real_language_model(smollm2, precision, monkeypatch, caplog):
     model = load(smollm2, precision, monkeypatch)
     check_trees(model)
+    if precision == "bf16":
+        check_rows(model, caplog)
     check_both_packings(model, monkeypatch)

@@ -128,8 +128,8 @@ def test_each_beginning_runs_once_and_states_are_as_few_as_said(model, monkeypat
         scorer, alive, most = CutScorer(whole, blocks), [], 0
         start = scorer.tree._start
 
-        def watched(ids, start=start, alive=alive):
-            before, call = start(ids)
+        def watched(*rows, start=start, alive=alive):
+            before, call = start(*rows)
             alive.append(weakref.ref(before))
 
             def run(i, hidden):

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from deeper_layers.data.packing import collate
-from deeper_layers.evaluation.batches import Batch, inputs_of
+from deeper_layers.evaluation.batches import Batch
 from deeper_layers.evaluation.cut_scorer import CutScorer
+from deeper_layers.evaluation.inputs import inputs_of
+from deeper_layers.evaluation.rows import row_of
 from deeper_layers.importance.angular import angular_distances, batches_by_length
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
@@ -57,7 +59,7 @@ def test_scores_and_distances_do_not_change(few_shapes, architecture):
 def test_batches_count_what_is_padded(few_shapes):
     few_shapes()
     scorer = CutScorer(tiny_model("llama"), [FULL])
-    batch = Batch.of(inputs_of([([3, 4, 5], [6])], 64), CPU, scorer.padded)
+    batch = Batch.of([row_of(entry) for entry in inputs_of([([3, 4, 5], [6])], 64)], CPU, scorer.padded)
     assert batch.ids.shape == (1, 16)
     sizes = [len(b) for b in batches_by_length([5] * 100, 64, scorer.padded)]
     assert max(sizes) == 4

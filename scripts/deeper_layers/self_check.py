@@ -111,8 +111,8 @@ def _nf4() -> tuple[bool, str]:
 class _Swapped(LayerTree):
     """A wrong tree: its middle layers change places."""
 
-    def _start(self, ids: Tensor):
-        before, call = super()._start(ids)
+    def _start(self, *rows):
+        before, call = super()._start(*rows)
         other = {LAYERS // 2: LAYERS // 2 - 1, LAYERS // 2 - 1: LAYERS // 2}
         return before, lambda i, hidden: call(other.get(i, i), hidden)
 

@@ -1,4 +1,5 @@
-"""Faults to put in: wrong kernels of bitsandbytes, and trees that do not run the layers as the model does."""
+"""Faults to put in: wrong kernels of bitsandbytes, trees that do not run the layers as the model does, and
+rows whose sequences are not what they are alone."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.models import nf4
+from deeper_layers.models.shared_prefixes import SharedPrefixes
 
 
 @contextmanager
@@ -74,8 +76,8 @@ def wrong_tree(kind):
     """Within the context a LayerTree runs its layers as ``kind`` does."""
     right = LayerTree._start
 
-    def start(self, ids):
-        before, call = right(self, ids)
+    def start(self, *rows):
+        before, call = right(self, *rows)
         return before, lambda i, hidden: kind(self.layers, i, call, hidden)
 
     LayerTree._start = start
@@ -83,3 +85,37 @@ def wrong_tree(kind):
         yield
     finally:
         LayerTree._start = right
+
+
+def seeing_each_other(shared):
+    """Its sequences see those before them."""
+    shared.sees = torch.ones_like(shared.sees).tril()
+
+
+def at_places_of_the_row(shared):
+    """Tokens stand where they are in the row."""
+    shared.positions = torch.arange(shared.positions.shape[1]).expand_as(shared.positions)
+
+
+def without_the_beginning(shared):
+    """The last sequences see next to nothing of what is shared."""
+    shared.sees[:, shared.sees.shape[1] // 2 :, :36] = False
+
+
+WRONG_ROWS = [seeing_each_other, at_places_of_the_row, without_the_beginning]
+
+
+@contextmanager
+def wrong_rows(kind):
+    """Within the context rows of several sequences are wrong in this way."""
+    right = SharedPrefixes.__init__
+
+    def init(self, *args, **named):
+        right(self, *args, **named)
+        kind(self)
+
+    SharedPrefixes.__init__ = init
+    try:
+        yield
+    finally:
+        SharedPrefixes.__init__ = right

@@ -1,37 +1,18 @@
-"""What is scored: continuations after contexts, as batches of token sequences that each run once."""
+"""Rows of tokens as tensors, and the scores of the tokens in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..pruning.layer_set import LayerSet
-
-Request = tuple[Sequence[int], Sequence[int]]  # token ids of a context, never empty, and of its continuation
-Score = tuple[float, bool]  # log-likelihood of a continuation in nats; is it what greedy decoding says?
-Scores = dict[LayerSet, dict[int, Score]]  # by cut and number of the request
+from ..models.shared_prefixes import SharedPrefixes
+from .inputs import Score
+from .rows import Row
 
 LOGIT_BYTES = 1 << 28  # most memory for float32 logits
-
-
-def add(scores: Scores, more: Scores) -> None:
-    """Put ``more`` scores into ``scores``."""
-    for block, by_request in more.items():
-        scores[block].update(by_request)
-
-
-def in_order(scores: Scores, count: int) -> dict[LayerSet, list[Score]]:
-    """The scores of ``count`` requests by cut, in the order of the requests."""
-    return {block: [by_request[i] for i in range(count)] for block, by_request in scores.items()}
-
-
-def default_batch_tokens(device: torch.device) -> int:
-    """Tokens of a batch whose size the user leaves open."""
-    return 16384 if device.type == "cuda" else 1024
 
 
 def logits_at_once(model) -> int:
@@ -40,44 +21,12 @@ def logits_at_once(model) -> int:
 
 
 @dataclass
-class Input:
-    """A token sequence that is run once, and the continuations scored at its end, with the numbers of their
-    requests."""
-
-    ids: tuple[int, ...]
-    continuations: list[tuple[int, Sequence[int]]] = field(default_factory=list)
-
-
-def inputs_of(requests: Sequence[Request], max_length: int) -> list[Input]:
-    """The distinct inputs of ``requests``, longest first. Choices of one token share one, as in lm-eval.
-
-    Raises UserError for a continuation of more than ``max_length`` tokens.
-    """
-    inputs: dict[tuple[int, ...], Input] = {}
-    for number, (context, continuation) in enumerate(requests):
-        if len(continuation) > max_length:
-            raise UserError(
-                f"a continuation of {len(continuation)} tokens is longer than the model's {max_length}"
-            )
-        ids = (*context, *continuation)[-(max_length + 1) : -1]
-        inputs.setdefault(ids, Input(ids)).continuations.append((number, continuation))
-    return sorted(inputs.values(), key=lambda i: (-len(i.ids), i.ids))
-
-
-def first_batch(
-    inputs: list[Input], batch: int | None, batch_tokens: int, padded: Callable[[int], int]
-) -> list[Input]:
-    """The first of ``inputs``, which are longest first: ``batch``, or as many as make ``batch_tokens``."""
-    return inputs[: batch or max(1, batch_tokens // padded(len(inputs[0].ids)))]
-
-
-@dataclass
 class Batch:
-    """Padded inputs and what is scored in them.
+    """Padded rows and what is scored in them.
 
     ``ids`` [B, T], padded on the right; ``rows``, ``columns`` [P]: the places whose logits are needed;
     ``places``, ``targets``, ``owners`` [F]: for each scored token its place in [0, P), ascending, its id,
-    and the number of its request.
+    and the number of its request. ``shared``: what stands where, if a row is more than one sequence.
     """
 
     ids: Tensor
@@ -86,24 +35,27 @@ class Batch:
     places: Tensor
     targets: Tensor
     owners: Tensor
+    shared: SharedPrefixes | None = None
 
     @classmethod
     def of(
-        cls, inputs: Sequence[Input], device: torch.device, padded: Callable[[int], int] = lambda n: n
+        cls, rows: Sequence[Row], device: torch.device, padded: Callable[[int], int] = lambda n: n
     ) -> Batch:
-        """``padded`` says how long a batch is whose longest sequence has so many tokens."""
-        ids = torch.zeros(len(inputs), padded(max(len(i.ids) for i in inputs)), dtype=torch.long)
-        rows, columns, scored = [], [], []
-        for row, entry in enumerate(inputs):
-            ids[row, : len(entry.ids)] = torch.tensor(entry.ids)
-            longest = max(len(continuation) for _, continuation in entry.continuations)
-            rows += [row] * longest
-            columns += range(len(entry.ids) - longest, len(entry.ids))
-            for number, continuation in entry.continuations:
-                places = range(len(rows) - len(continuation), len(rows))
-                scored += zip(places, continuation, [number] * len(continuation), strict=True)
+        """``padded`` says how long a batch is whose longest row has so many tokens."""
+        ids = torch.zeros(len(rows), padded(max(row.tokens for row in rows)), dtype=torch.long)
+        at, columns, scored = [], [], []
+        for number, row in enumerate(rows):
+            ids[number, : row.tokens] = torch.tensor(row.ids)
+            for entry, path in zip(row.inputs, row.paths, strict=True):
+                longest = max(len(continuation) for _, continuation in entry.continuations)
+                at += [number] * longest
+                columns += path[-longest:]
+                for request, continuation in entry.continuations:
+                    places = range(len(at) - len(continuation), len(at))
+                    scored += zip(places, continuation, [request] * len(continuation), strict=True)
         places, targets, owners = zip(*sorted(scored), strict=True)
-        return cls(*(torch.as_tensor(x).to(device) for x in (ids, rows, columns, places, targets, owners)))
+        tensors = [torch.as_tensor(x).to(device) for x in (ids, at, columns, places, targets, owners)]
+        return cls(*tensors, shared=_shared(rows, ids.shape[1], device))
 
     def gather_scores(
         self, states: Tensor, head: Callable[[Tensor], Tensor], piece: int
@@ -129,3 +81,16 @@ class Batch:
         return dict(
             zip(numbers.tolist(), zip(sums.tolist(), (misses == 0).tolist(), strict=True), strict=True)
         )
+
+
+def _shared(rows: Sequence[Row], length: int, device: torch.device) -> SharedPrefixes | None:
+    """Where the tokens of ``rows`` padded to ``length`` stand and what they see; None if each row is of one
+    sequence, which is what a model expects."""
+    if all(len(row.inputs) == 1 for row in rows):
+        return None
+    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    sees = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
+    for number, row in enumerate(rows):
+        positions[number, : row.tokens] = torch.tensor(row.positions)
+        row.fill(sees[number])
+    return SharedPrefixes(positions.to(device), sees.to(device))

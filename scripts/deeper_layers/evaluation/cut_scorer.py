@@ -6,8 +6,12 @@ removed run of layers begins, a branch leaves the others and goes on with the ne
 through it depth first, so that few states are in memory at any time: one of the trunk and one of a branch,
 where each cut is one run of layers. Final norm and head are run only where a token is scored.
 
+Inputs that begin alike, such as the questions of a subject after the same examples, share a row in which that
+is run once (see ``rows``).
+
 The layers are called one by one (see ``layerwise``). A model for which that is not exact is found out at the
-start, on a small batch, and each of its cuts is then run as an ordinary model.
+start, on a small batch, and each of its cuts is then run as an ordinary model. Shared rows are tried too;
+where they are not exact, each input has a row to itself.
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..models.layers import decoder_layers, removed
 from ..models.shapes import padded_length, positions
 from ..pruning.layer_set import LayerSet
@@ -29,21 +32,13 @@ from ..pruning.trie import trie
 from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
 from ..runtime.provenance import record
-from .batches import (
-    Batch,
-    Input,
-    Request,
-    Score,
-    Scores,
-    add,
-    default_batch_tokens,
-    first_batch,
-    in_order,
-    inputs_of,
-    logits_at_once,
-)
+from .batches import Batch, logits_at_once
+from .capacity import Capacity, default_batch_tokens
+from .inputs import Input, Request, Score, Scores, add, in_order, inputs_of
 from .journal import Journal
-from .layer_tree import LayerTree
+from .layer_tree import FAULTS, LayerTree
+from .rows import Row, row_of
+from .sharing import is_exact
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +49,7 @@ class CutScorer:
     Args:
         model: the uncut model.
         blocks: its cuts.
-        batch: sequences per batch; None takes as many as make ``batch_tokens`` tokens, padding counted.
-            Either is halved when memory runs out.
+        batch: sequences per batch; None takes as many as make a fixed number of tokens. See ``capacity``.
         tree: False runs every cut by itself.
 
     Raises:
@@ -65,8 +59,8 @@ class CutScorer:
     def __init__(self, model, blocks: Sequence[LayerSet], batch: int | None = None, tree: bool = True):
         self.model = model
         self.blocks = list(blocks)
-        self.batch, self.batch_tokens = batch, default_batch_tokens(self.model.device)
         self.padded = partial(padded_length, device=model.device, longest=positions(model))
+        self.capacity = Capacity(batch, default_batch_tokens(model.device), self.padded)
         n_layers = len(decoder_layers(model))
         self.root = trie(self.blocks, n_layers)
         self.layers_of_cuts = sum(n_layers - block.n for block in self.blocks)
@@ -74,7 +68,12 @@ class CutScorer:
         self.tree = self._exact_tree() if tree else None
 
     def loglikelihoods(
-        self, requests: Sequence[Request], max_length: int, label: str, journal: Path | None = None
+        self,
+        requests: Sequence[Request],
+        max_length: int,
+        label: str,
+        journal: Path | None = None,
+        share: bool = False,
     ) -> dict[LayerSet, list[Score]]:
         """The score of every request, for every block: the sum of the log-probabilities (float32 each) of
         the continuation's tokens, and whether each of them is the likeliest.
@@ -85,6 +84,7 @@ class CutScorer:
             label: names the job to the person who watches.
             journal: folder of a file to which scores are added after each batch; a later call with the same
                 requests goes on from there.
+            share: run what sequences have in common from their first token on once.
 
         Raises:
             UserError: a continuation is longer than ``max_length``, or one sequence does not fit into memory.
@@ -98,8 +98,16 @@ class CutScorer:
                 add(scores, batch_scores)
                 progress.update(upto - done)
                 done = upto
-            while done < len(inputs):
-                size, batch_scores = self._score_batch(inputs[done:])
+            share = share and self.can_share(inputs)
+            known, batches = scores[self.blocks[0]], self.capacity.batches(inputs, share)
+            todo = [rows for rows in batches if rows[0].inputs[0].number not in known]
+            while todo:
+                batch_scores = self._score_batch(todo[0])
+                if batch_scores is None:
+                    left = [entry for rows in todo for row in rows for entry in row.inputs]
+                    todo = self.capacity.batches(left, share)
+                    continue
+                size = sum(len(row.inputs) for row in todo.pop(0))
                 done += size
                 entries.write(done, batch_scores)
                 add(scores, batch_scores)
@@ -110,31 +118,39 @@ class CutScorer:
         """Calls of a layer with a batch: those ``run``, and those of each cut evaluated by itself."""
         return {"run": self.layers_run, "separate": self.layers_separate, "tree": self.tree is not None}
 
-    def _score_batch(self, inputs: list[Input]) -> tuple[int, Scores]:
-        """Score the first of ``inputs``, which are longest first: as many as one batch takes."""
-        while True:
-            first = first_batch(inputs, self.batch, self.batch_tokens, self.padded)
+    def _score_batch(self, rows: list[Row]) -> Scores | None:
+        """The scores of a batch; None, with less memory to be used from here on, if that has run out."""
+        try:
+            batch = Batch.of(rows, self.model.device, self.padded)
+            return {cut: batch.by_request(*scored) for cut, *scored in self._scores(batch)}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.capacity.shrink(rows)
+        free_memory()
+        return None
+
+    def can_share(self, inputs: Sequence[Input]) -> bool:
+        """Whether ``inputs`` may share rows: tried on the longest of these rows."""
+        while self.tree is not None:
+            row = self.capacity.batches(inputs, share=True)[0][0]  # of several inputs, if any is
+            if len(row.inputs) == 1:
+                break
             try:
-                batch = Batch.of(first, self.model.device, self.padded)
-                return len(first), {cut: batch.by_request(*scored) for cut, *scored in self._scores(batch)}
+                return is_exact(self.tree, row)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(first) == 1:
-                    raise UserError(
-                        f"one sequence of {len(first[0].ids)} tokens does not fit into memory: "
-                        "evaluate with precision nf4, or on a card with more memory"
-                    ) from None
-            log.warning("out of memory with %d sequences: half as many from here on", len(first))
+                self.capacity.shrink([row])
             free_memory()
-            self.batch, self.batch_tokens = self.batch and len(first) // 2, self.batch_tokens // 2
+        return False
 
     @torch.no_grad()
     def _scores(self, batch: Batch) -> Iterator[tuple[LayerSet, Tensor, Tensor]]:
         """For each block the log-probability of every scored token, and whether it is the likeliest, [F]."""
         piece = logits_at_once(self.model)
         if self.tree:
-            for block, states in self.tree.states(batch.ids, self.root):
+            for block, states in self.tree.states(batch.ids, self.root, batch.shared):
                 scores = batch.gather_scores(states, self.tree.head, piece)
                 del states  # before the next branch
                 yield block, *scores
@@ -154,13 +170,14 @@ class CutScorer:
         places are scored: then both ways compute products of the same shapes, which are equal in bf16 too."""
         vocabulary = self.model.get_input_embeddings().num_embeddings
         ids = np.random.default_rng(0).integers(vocabulary, size=(2, 17)).tolist()
-        batch = Batch.of(inputs_of([(row[:1], row[1:]) for row in ids], 17), self.model.device)
+        inputs = inputs_of([(row[:1], row[1:]) for row in ids], 17)
+        batch = Batch.of([row_of(entry) for entry in inputs], self.model.device)
         self.tree = None
         separate = {block: p for block, p, _ in self._scores(batch)}
         try:
             self.tree = self._make_tree()
             together = {block: p for block, p, _ in self._scores(batch)}
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except FAULTS as error:
             log.warning("%s: its layers cannot be called one by one (%s)", type(self.model).__name__, error)
             return None
         finally:

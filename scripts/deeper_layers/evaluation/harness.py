@@ -25,8 +25,8 @@ from ..errors import UserError
 from ..models.layers import removed
 from ..pruning.layer_set import LayerSet
 from ..runtime.memory import free_memory, is_out_of_memory
-from .batches import Request, Score
 from .cut_scorer import CutScorer
+from .inputs import Request, Score
 from .job import TaskSuite
 from .tasks import answer_levels
 
@@ -106,7 +106,7 @@ class CutsLM(HFLM):
         return self.remembered[key][self.block]
 
     def _score(self, requests: Sequence[Request]) -> dict[LayerSet, list[Score]]:
-        return self.scorer.loglikelihoods(requests, self.max_length, self.label, self.journal)
+        return self.scorer.loglikelihoods(requests, self.max_length, self.label, self.journal, share=True)
 
     def generate_until(self, requests, disable_tqdm: bool = True) -> list[str]:
         """The continuations that the current block writes."""

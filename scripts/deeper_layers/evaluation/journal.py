@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..pruning.layer_set import LayerSet
-from .batches import Input, Scores
+from .inputs import Input, Scores
 
 
 class Journal:

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from ..models.layerwise import LayerwiseModel
+from ..models.shared_prefixes import SharedPrefixes
 from ..pruning.layer_set import LayerSet
 from ..pruning.trie import Node
+
+# What a model may raise when it is run in another way than its author had in mind.
+FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class LayerTree(LayerwiseModel):
@@ -19,13 +23,15 @@ class LayerTree(LayerwiseModel):
         super().__init__(model)
         self.outputs = self._outputs()
 
-    def states(self, ids: Tensor, root: Node) -> Iterator[tuple[LayerSet, Tensor]]:
+    def states(
+        self, ids: Tensor, root: Node, shared: SharedPrefixes | None = None
+    ) -> Iterator[tuple[LayerSet, Tensor]]:
         """(cut, hidden states [B, T, d] after its last layer, before the final norm) of every cut in the trie
-        at ``root``, for the sequences ``ids`` [B, T].
+        at ``root``, for the sequences ``ids`` [B, T], or the rows of sequences that ``shared`` describes.
 
         Depth first, so that no more states are in memory than the trie says, and the one being computed.
         """
-        hidden, call = self._start(ids)
+        hidden, call = self._start(ids, shared)
         todo = [(root, hidden)]
         del hidden
         while todo:
@@ -36,9 +42,11 @@ class LayerTree(LayerwiseModel):
                 yield node.cut, hidden
             todo += [(child, hidden) for child in reversed(node.children)]
 
-    def _start(self, ids: Tensor) -> tuple[Tensor, Callable[[int, Tensor], Tensor]]:
+    def _start(
+        self, ids: Tensor, shared: SharedPrefixes | None = None
+    ) -> tuple[Tensor, Callable[[int, Tensor], Tensor]]:
         """The hidden states before layer 0, and a function that runs layer i on hidden states."""
-        arguments = self.arguments(ids, last=len(self.layers) - 1)
+        arguments = self.arguments(ids, len(self.layers) - 1, shared)
         before = arguments[0][0]
         arguments = [(others, named) for _, others, named in arguments]
 

@@ -13,17 +13,9 @@ from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..pruning.layer_set import LayerSet
 from ..runtime.progress import Progress
-from .batches import (
-    Batch,
-    Request,
-    Score,
-    Scores,
-    default_batch_tokens,
-    first_batch,
-    in_order,
-    inputs_of,
-    logits_at_once,
-)
+from .batches import Batch, logits_at_once
+from .capacity import Capacity, default_batch_tokens
+from .inputs import Request, Score, Scores, in_order, inputs_of
 
 
 class StreamedCutScorer:
@@ -43,8 +35,8 @@ class StreamedCutScorer:
     ):
         self.stream, self.model = stream, stream.model
         self.blocks = list(blocks)
-        self.batch, self.batch_tokens = batch, default_batch_tokens(stream.device)
         self.padded = partial(padded_length, device=stream.device, longest=positions(self.model))
+        self.capacity = Capacity(batch, default_batch_tokens(stream.device), self.padded)
         self.spill = spill
         self.layers_run = self.layers_separate = 0
 
@@ -53,11 +45,10 @@ class StreamedCutScorer:
         self, requests: Sequence[Request], max_length: int, label: str, journal: Path | None = None
     ) -> dict[LayerSet, list[Score]]:
         """As ``CutScorer.loglikelihoods``."""
-        todo, batches = inputs_of(requests, max_length), []
-        while todo:
-            first = first_batch(todo, self.batch, self.batch_tokens, self.padded)
-            batches.append(Batch.of(first, self.stream.device, self.padded))
-            todo = todo[len(first) :]
+        batches = [
+            Batch.of(rows, self.stream.device, self.padded)
+            for rows in self.capacity.batches(inputs_of(requests, max_length), share=False)
+        ]
         store = Store(self.spill)
         states = [
             dict.fromkeys(self.blocks, store.keep(self.stream.embedded(batch.ids))) for batch in batches

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .layers import decoder_layers
+from .shared_prefixes import SharedPrefixes
 
 
 class LayerwiseModel:
@@ -25,9 +26,23 @@ class LayerwiseModel:
         self.model, self.layers = model, decoder_layers(model)
         self.outputs: list = []
 
-    def arguments(self, ids: Tensor, last: int) -> list[tuple[Tensor, tuple, dict]]:
+    def arguments(
+        self, ids: Tensor, last: int, shared: SharedPrefixes | None = None
+    ) -> list[tuple[Tensor, tuple, dict]]:
         """What each of the layers 0..``last`` is given when those before it do nothing: hidden states
-        [B, T, d], and the other arguments by place and by name."""
+        [B, T, d], and the other arguments by place and by name. ``shared`` describes the rows of ``ids``
+        where they are of several sequences; LookupError or TypeError for layers that cannot be told so."""
+        if shared is None:
+            return self._recorded(last, ids)
+        plain = self._recorded(last, ids.new_zeros(1, shared.longest))
+        here = self._recorded(last, ids, position_ids=shared.positions)
+        layers = self.layers[: last + 1]
+        return [
+            (hidden, (), shared.named(layer, (others, named), alone))
+            for layer, (hidden, others, named), (_, *alone) in zip(layers, here, plain, strict=True)
+        ]
+
+    def _recorded(self, last: int, ids: Tensor, **how) -> list[tuple[Tensor, tuple, dict]]:
         arguments = []
 
         def record(i: int, hidden: Tensor, others: tuple, named: dict) -> Tensor:
@@ -37,7 +52,7 @@ class LayerwiseModel:
             return hidden
 
         with self._layers_do(record), suppress(_Recorded):
-            self.model(ids, use_cache=False)
+            self.model(ids, use_cache=False, **how)
         return arguments
 
     def head(self, hidden: Tensor) -> Tensor:
