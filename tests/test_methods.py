@@ -189,7 +189,7 @@ def test_the_default_method_adds_nothing_to_the_parameters_of_a_job():
     study = Study(default_study())
     recipe = study.recipes[0]
     assert "--method" not in options.heal(study, recipe, study.models[0])
-    assert set(METHODS) == {"qlora"} and healing_method("qlora").TITLE == "QLoRA"
+    assert set(METHODS) == {"qlora", "linear", "scale"} and healing_method("qlora").TITLE == "QLoRA"
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from deeper_layers.settings.json_schema import schema
+from deeper_layers.healing.methods import DEFAULT, METHODS, healing_method
+from deeper_layers.settings.json_schema import schema, section_schema
 
 HEADER = """\
 # Written by `make docs` from scripts/deeper_layers/settings, for editors that complete and check YAML by a
@@ -32,8 +33,21 @@ def page() -> str:
         "`outdir` no braces; a leading `~` is the home folder.",
         "",
         *section(schema(), ""),
+        *methods(),
     ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def methods() -> list[str]:
+    """A table of the settings of each healing method but the default one."""
+    lines = []
+    for name in METHODS:
+        if name != DEFAULT:
+            method = healing_method(name)
+            about = f"With `method: {name}` ({method.TITLE}); keys that recipes have too may be given there."
+            settings = section_schema(method.SETTINGS) | {"description": about}
+            lines += section(settings, f"recipes.RECIPE.settings, {name}")
+    return lines
 
 
 def section(mapping: dict, path: str) -> list[str]:

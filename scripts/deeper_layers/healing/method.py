@@ -67,6 +67,7 @@ class Method(ABC):
     ARTIFACT: ClassVar[type[Artifact]]
     NEEDS: ClassVar[frozenset[str]] = frozenset({"tokens"})  # of HealingFiles: tokens, full
     WRITES: ClassVar[tuple[str, ...]] = ()  # beside the artifact and heal.json
+    HAS_CONTROL: ClassVar[bool] = True  # whether it does anything to the uncut model
 
     @property
     def artifact_files(self) -> list[str]:

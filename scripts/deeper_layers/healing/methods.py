@@ -9,6 +9,8 @@ from .method import Method
 
 METHODS = {  # name -> module of this folder, whose METHOD it is
     "qlora": "qlora",
+    "linear": "linear",
+    "scale": "scale",
 }
 DEFAULT: str = HealedCuts.method
 

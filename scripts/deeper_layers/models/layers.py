@@ -21,6 +21,8 @@ _EXPECTED = (*_INDICES, "num_hidden_layers")  # attributes that a cut changes
 # A linear module is part of the feed-forward network by the name of a module that holds it, or by its own.
 _FFN_PART = re.compile(r"mlp|feed_?forward|ffn|expert|moe|^ff$")
 _FFN_LEAF = re.compile(r"^(fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h|up_proj|down_proj)$")
+# The modules by which a layer writes into the residual stream, by their own names.
+_WRITER = re.compile(r"(^|\.)(o_proj|out_proj|c_proj|dense|wo|dense_4h_to_h|down_proj|fc2|fc_out|w2)$")
 _ROUTER = re.compile(r"router|^gate$|^wg$|expert_gate$")
 
 
@@ -146,6 +148,28 @@ def ffn_modules(model: nn.Module) -> list[str]:
         )
     others = [n for n in linear if n not in set(wanted)]
     return list(dict.fromkeys(_shortest_suffix(n, others) for n in wanted))
+
+
+def feed_forward_linears(layer: nn.Module, width: int) -> list[nn.Module]:
+    """The linear modules of a decoder layer's feed-forward network that give ``width`` numbers, in order."""
+    return [
+        m for name, m in layer.named_modules() if _is_linear(m) and _is_ffn(name) and _outputs(m) == width
+    ]
+
+
+def stream_writers(layer: nn.Module) -> list[nn.Module]:
+    """The linear modules whose output a decoder layer adds to the residual stream, by their names: of
+    attention and feed-forward network, as far as both are made of linear modules."""
+    return [m for name, m in layer.named_modules() if _is_linear(m) and _WRITER.search(name)]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _outputs(linear: nn.Module) -> int:
+    """How many numbers a linear module gives."""
+    return linear.nf if isinstance(linear, Conv1D) else linear.out_features
 
 
 def _is_ffn(name: str) -> bool:
