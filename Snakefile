@@ -48,5 +48,6 @@ rule all:
     input:
         rules.table.output,
         rules.summary.output,
+        rules.explore.output,
         rules.figures.input,
     localrule: True

@@ -65,7 +65,7 @@ def test_the_report_shows_every_figure_with_its_caption(folder, browser, tmp_pat
     assert "LoRA of rank 4 on the feed-forward layers, the other weights in fp32; 6 steps of 4 rows" in text
     assert "n = 1, 3; the block of n layers is chosen by: similarity, deepest" in text
     captions = browser.run("Object.values(results).map(result => [result.name, result.caption])")
-    assert {"table.html", "summary.html"} < {name for name, _ in captions}
+    assert {"table.html", "summary.html", "explore.html"} < {name for name, _ in captions}
     assert all(len(caption) > 80 for _, caption in captions)
     shown = {}
     for category in ("tiny", "Results"):
@@ -74,7 +74,7 @@ def test_the_report_shows_every_figure_with_its_caption(folder, browser, tmp_pat
         browser.wait("!!document.querySelector('td a[iconname=eye]')")
         rows = browser.run("[...document.querySelectorAll('tbody tr')].map(row => row.innerText.trim())")
         for i, name in enumerate(rows):
-            if name not in ("table", "summary"):
+            if name not in ("table", "summary", "explore"):
                 row = f"document.querySelectorAll('tbody tr')[{i}]"
                 browser.run(f"{row}.querySelector('a[iconname=eye]').click()")
                 browser.wait("[...document.images].some(image => image.complete && image.naturalWidth > 400)")
@@ -93,10 +93,26 @@ def test_the_answer_opens_from_the_title_which_can_be_scrolled_to(folder, tmp_pa
         assert browser.run(f"{page}.scrollHeight > {page}.clientHeight")  # longer than the window
         assert browser.run("document.querySelector('h1.title').getBoundingClientRect().top") >= 0
         click(browser, "summary.html")
-        browser.wait("!!document.querySelector('a[iconname=eye]')")
-        browser.run("document.querySelector('a[iconname=eye]').click()")
-        browser.wait("document.querySelector('iframe')?.src.startsWith('data:text/html')")
-        assert browser.errors == []
+        opened(browser)
+
+
+def opened(browser) -> None:
+    """Open the result that a list shows alone."""
+    browser.wait("!!document.querySelector('a[iconname=eye]')")
+    browser.run("document.querySelector('a[iconname=eye]').click()")
+    browser.wait("document.querySelector('iframe')?.src.startsWith('data:text/html')")
+    assert browser.errors == []
+
+
+def test_the_page_to_explore_works_in_the_report_and_alone(folder, browser, tmp_path):
+    browser.open(folder / "results/report.html")
+    browser.wait("!!document.querySelector('h1.title')")
+    click(browser, "explore.html")
+    opened(browser)
+    browser.open(folder / "results/explore.html")
+    browser.wait("document.querySelectorAll('#chart g.mark-symbol path').length > 4")
+    assert "export=[tiny/" in browser.run("document.getElementById('command').innerText")
+    assert browser.errors == []
 
 
 def test_the_loss_is_on_the_screen(folder, browser):

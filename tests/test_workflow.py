@@ -27,7 +27,7 @@ STUDY = changed(
     recipes__healed__control=True,
 )
 # What a changed table makes new, whatever changed it.
-AFTERWARDS = {"study", "table", "summary", "figure_model", "figure_study"}
+AFTERWARDS = {"study", "table", "summary", "explore", "figure_model", "figure_study"}
 
 
 def jobs(folder: Path, study: dict, *arguments: str, snakefile: Path = ROOT / "Snakefile") -> dict[str, int]:

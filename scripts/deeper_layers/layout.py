@@ -99,6 +99,10 @@ class Layout:
     def summary(self, ending: str = "md") -> str:
         return f"{self.out}/summary.{ending}"
 
+    def explore(self) -> str:
+        """The page to explore the table."""
+        return f"{self.out}/explore.html"
+
     def plan(self) -> str:
         return f"{self.out}/plan.md"
 

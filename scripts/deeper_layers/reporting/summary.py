@@ -10,7 +10,7 @@ from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from .metrics import omitted, unpruned
 from .text import and_list, layers_in_words, markdown_table, si
-from .tradeoff import Break, best_cuts, compromise, find_break, parts, worse_with_fewer
+from .tradeoff import Break, best_cuts, compromise, find_break, parts, with_average, worse_with_fewer
 
 LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
 
@@ -52,7 +52,7 @@ def summary(
             lines += ["", f"### {_treatment(treatment)}", ""]
             lines += [*_by_n(shown, metrics), "", *_by_loss(cuts, metrics, full, breaks), ""]
             lines += [*_notes(shown, metrics, breaks), ""]
-            lines += _advice(cuts, rows, metrics, full, tolerance, command)
+            lines += _advice(cuts, rows, breaks, full, tolerance, command)
     return "\n".join(lines) + "\n"
 
 
@@ -96,24 +96,27 @@ def _notes(cuts: pd.DataFrame, metrics: list[str], breaks: dict[str, Break | Non
             lost = f"{100 * at.lost:.0f} ± {100 * at.stderr:.0f} % of {metric}"
             places.setdefault((at.before, at.after), []).append(lost)
     for (before, after), lost in sorted(places.items()):
-        yield f"**Between n = {before} and {after} it breaks**: {and_list(lost)} are lost there for good."
+        verb = "are" if len(lost) > 1 else "is"
+        yield f"**Between n = {before} and {after} it breaks**: {and_list(lost)} {verb} lost there for good."
+    beaten: dict[tuple[str, str], list[str]] = {}
     for row, other, worse in worse_with_fewer(cuts, metrics):
-        beaten, better = (f"n = {one['n']} ({_layers(one)})" for one in (row, other))
-        yield f"{beaten} is worse than {better} in {and_list(worse)}."
+        one, two = (f"n = {cut['n']} ({_layers(cut)})" for cut in (row, other))
+        beaten.setdefault((two, and_list(worse)), []).append(one)
+    for (better, worse), several in beaten.items():
+        yield f"{and_list(several)} {'are' if len(several) > 1 else 'is'} worse than {better} in {worse}."
 
 
 def _advice(
     rows: pd.DataFrame,
     others: pd.DataFrame,
-    metrics: list[str],
+    breaks: dict[str, Break | None],
     full: pd.Series,
     tolerance: float,
     command: str,
 ) -> Iterator[str]:
-    """What the largest cut that keeps all metrics saves; what the best compromise loses and saves, where that
-    is another one of more layers; and how to have them. Where nothing keeps all, the cut of any treatment
-    (``others``) that does."""
-    row, within = largest(rows, "worst", 1 - tolerance), f"{100 * tolerance:g} %"
+    """What the largest cut that keeps all metrics saves, what compromises lose and save, and how to have
+    them. Where nothing keeps all, the cut of any treatment (``others``) that does."""
+    row, within, metrics = largest(rows, "worst", 1 - tolerance), f"{100 * tolerance:g} %", list(breaks)
     advised = []
     if row is not None:
         yield f"Without {_without(row)} the model keeps {and_list(metrics)} within {within}, as measured."
@@ -124,21 +127,27 @@ def _advice(
         whole = largest(others, "worst", 1 - tolerance)
         if whole is not None:
             yield f"What does: without {_without(whole)}, {_treatment(whole['treatment'])}."
-    middle = compromise(best_cuts(rows))
-    if row is None or middle["n"] > row["n"]:
-        retains = [f"{_part(middle, f'retained_{metric}')} of {metric}" for metric in metrics]
-        yield (
-            f"**The best compromise** is without {_without(middle)}: with "
-            f"{100 * (1 - middle['fraction_removed']):.0f} % of the layers it retains {and_list(retains)}."
-        )
-        yield from _saved(middle, full)
-        advised.append(middle)
+    for title, cut in _compromises(rows, breaks):
+        if all(cut["n"] > other["n"] for other in advised):
+            retains = and_list([f"{_part(cut, f'retained_{metric}')} of {metric}" for metric in metrics])
+            left = f"{100 * (1 - cut['fraction_removed']):.0f} % of the layers"
+            yield f"**{title}** is without {_without(cut)}: with {left} it retains {retains}."
+            yield from _saved(cut, full)
+            advised.append(cut)
     yield f"As {'a checkpoint' if len(advised) == 1 else 'checkpoints'} that transformers loads:"
     yield ""
     yield "```bash"
     for row in advised:
         yield f"{command} --config 'export=[{row['model']}/{row['treatment']}/{row['block']}]'"
     yield "```"
+
+
+def _compromises(rows: pd.DataFrame, breaks: dict[str, Break | None]) -> Iterator[tuple[str, pd.Series]]:
+    """The best compromise, and that of the metrics that do not break with the first layers, with titles."""
+    yield "The best compromise", compromise(best_cuts(rows))
+    lost = [metric for metric, at in breaks.items() if at and at.before == 0]
+    if last := [metric for metric in breaks if lost and metric not in lost]:
+        yield f"If {and_list(lost)} may be lost, the best", compromise(best_cuts(with_average(rows, last)))
 
 
 def _saved(row: pd.Series, full: pd.Series) -> Iterator[str]:

@@ -20,25 +20,28 @@ from .metrics import SIGNIFICANT, above_chance, chance, is_loss, retained, unpru
 STEEP = 2  # times its equal share of the quality that a layer may take before the curve counts as broken
 
 
-def parts(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The cuts of a model, with ``retained_METRIC`` and its standard error (``_stderr``) for each metric that
-    the unpruned model does better than chance; ``worst``, the least retained of any; ``average``, their mean,
-    and its standard error."""
+def parts(table: pd.DataFrame, levels: pd.DataFrame, model: str, uncut: bool = False) -> pd.DataFrame:
+    """The cuts of a model, and its ``uncut`` rows if they are asked for, with ``retained_METRIC`` and its
+    standard error (``_stderr``) for each metric that the unpruned model does better than chance; ``worst``,
+    the least retained of any; ``average``, their mean, and its standard error."""
     full = unpruned(table, model)
-    rows = table[(table["model"] == model) & (table["n"] > 0)]
+    rows = table[(table["model"] == model) & (uncut | (table["n"] > 0))]
     names = above_chance(table, levels, model)
     for metric in names:
         left = retained(rows, metric, full, chance(levels, model, metric), is_loss(table, metric))
         columns = {f"retained_{metric}{end}": left[f"{metric}{end}"] for end in ("", "_stderr")}
         rows = rows.assign(**columns)
-    if not names:
-        return rows
-    values = rows[[f"retained_{metric}" for metric in names]]
-    errors = rows[[f"retained_{metric}_stderr" for metric in names]]
-    return rows.assign(
+    return with_average(rows, names) if names else rows
+
+
+def with_average(cuts: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The cuts with ``worst`` and ``average`` (see ``parts``) of these metrics alone."""
+    values = cuts[[f"retained_{metric}" for metric in metrics]]
+    errors = cuts[[f"retained_{metric}_stderr" for metric in metrics]]
+    return cuts.assign(
         worst=values.min(axis=1),
         average=values.clip(0, 1).mean(axis=1),
-        average_stderr=(errors**2).sum(axis=1) ** 0.5 / len(names),
+        average_stderr=(errors**2).sum(axis=1) ** 0.5 / len(metrics),
     )
 
 

@@ -229,11 +229,12 @@ def evaluate_healed(context: Context) -> Iterator[Job]:
 
 
 def report(context: Context) -> Iterator[Job]:
-    """Table, summary and figures."""
+    """Table, summary, page and figures."""
     study, paths = context.study, context.paths
     yield context.job("study", None, paths.study())
     yield context.job("table", None, paths.table())
     yield context.job("summary", None, paths.summary())
+    yield context.job("explore", None, paths.explore())
     for stage, names in (
         ("figure_distances", figures.of_distances(study)),
         ("figure_speed", figures.of_speed(study)),

@@ -54,7 +54,7 @@ STYLE = {
 # Paul Tol's muted colours for models, Okabe and Ito's for strategies and metrics, viridis for recipes.
 MODEL_COLOURS = ["#332288", "#CC6677", "#88CCEE", "#117733", "#DDCC77", "#882255", "#44AA99", "#999933"]
 STRATEGY_COLOURS = {"similarity": "#0072B2", "deepest": "#D55E00"}
-MORE_STRATEGIES = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MORE_STRATEGIES = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#332288", "#44AA99"]
 METRIC_COLOURS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#0072B2", "#D55E00"]
 METRIC_MARKERS = ["o", "s", "^", "v", "D", "P", "X"]
 INK, GREY = "#222222", "#777777"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -75,14 +76,14 @@ def _draw_part(ax: Axes, best: pd.DataFrame, metric: str, **style) -> None:
     """What is retained of a metric, ± 1 standard error, from the unpruned model on; what is worse than
     nothing is nothing. A broad pale line is where the curve breaks."""
     rows = best.dropna(subset=f"retained_{metric}")
-    x = [0, *(100 * rows["fraction_removed"])]
-    y = [100, *(100 * rows[f"retained_{metric}"].clip(lower=0))]
-    errors = [0, *(100 * rows[f"retained_{metric}_stderr"])]
+    part, stderr = (100 * rows[f"retained_{metric}{end}"] for end in ("", "_stderr"))
+    low, middle, high = ([100, *one.clip(lower=0)] for one in (part - stderr, part, part + stderr))
+    x, y = np.array([0, *(100 * rows["fraction_removed"])]), np.array(middle)
     size = style["markersize"] * crowded(len(x))
-    ax.errorbar(x, y, errors, elinewidth=0.6, **style | {"markersize": size})
+    ax.errorbar(x, y, (y - low, high - y), elinewidth=0.6, **style | {"markersize": size})
     if at := find_break(best, metric):
         step = [i for i, n in enumerate([0, *rows["n"]]) if at.before <= n <= at.after]
-        ax.plot([x[i] for i in step], [y[i] for i in step], color=style["color"], **BREAK)
+        ax.plot(x[step], y[step], color=style["color"], **BREAK)
 
 
 def _draw_layers(ax: Axes, table: pd.DataFrame, best: pd.DataFrame) -> None:
