@@ -32,6 +32,7 @@ from deeper_layers.study import figures, options
 from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.code_hash import code
+from deeper_layers.study.healed_inputs import HealedInputs
 from deeper_layers.study.inputs import (
     Inputs,
     adapter_option,
@@ -101,6 +102,7 @@ wildcard_constraints:
     recipe=names(study.recipes),
     suite=names(study.suites),
     block=NAME_PATTERN,
+    chunk=rf"\d+of\d+|{NAME_PATTERN}",
     split="train|calibration|validation",
 
 
@@ -117,6 +119,7 @@ def study_command(target):
 
 
 inputs = Inputs(study, blocks_csv, study_command)
+healed_inputs = HealedInputs(inputs)
 
 
 def after(function):

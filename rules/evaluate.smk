@@ -1,5 +1,6 @@
-# Evaluation: lm-eval's tasks, or the held-out loss. All un-healed cuts of a model share one job,
-# which runs what they have in common once; each healed cut is a job.
+# Evaluation: lm-eval's tasks, or the held-out loss. All un-healed cuts of a model share one job, which runs what
+# they have in common once. So do all healed ones of a recipe, or as many jobs as study.chunks says: the model is
+# loaded once, layers are taken out, what healed them is put on. The results are per cut, and what is there stays.
 
 
 rule evaluate_pruned:
@@ -35,33 +36,34 @@ rule evaluate_pruned:
 
 rule evaluate_healed:
     input:
-        checkpoint=paths.checkpoint(),
-        # Its summary, made with it, tells whether it is another one, not the date of so large a file.
-        adapter=ancient(inputs.artifact),
-        healed=paths.healed("heal.json"),
+        checkpoint=paths.full(),
+        cuts=healed_inputs.cuts,
+        # Their summaries, made with them, tell whether they are others, not the dates of so large files.
+        artifacts=ancient(healed_inputs.artifacts),
+        healed=healed_inputs.summaries,
         tokens=inputs.suite_tokens,
         tasks=inputs.suite_tasks,
     output:
-        paths.result(),
+        paths.healed_index(),
     log:
-        paths.log("{model}/{recipe}/{block}-{suite}"),
+        paths.log("{model}/{recipe}/evaluated-{suite}-{chunk}"),
     conda:
         "../envs/models.yaml"
-    threads: threads_for(workloads.evaluation)
+    threads: threads_for(workloads.healed_evaluation)
     resources:
-        **needs(workloads.evaluation),
+        **needs(workloads.healed_evaluation),
     params:
+        blocks=lambda wildcards: " ".join(map(str, healed_inputs.blocks(wildcards))),
         options=lambda wildcards: options.evaluate(
             study, wildcards.suite, wildcards.model
         ),
         tuning=lambda wildcards, input: options.evaluate_tuning(study, wildcards.suite),
-        adapter=adapter_option,
         text=suite_option,
         code=code("evaluate"),
     message:
-        "Evaluating {wildcards.model} without {wildcards.block}, {wildcards.recipe}: {wildcards.suite}"
+        "Evaluating {wildcards.model}, {wildcards.recipe} ({wildcards.chunk}): {wildcards.suite}"
     shell:
         'python "$SCRIPTS/evaluate.py" {params.options} {params.text} {params.tuning} --threads {threads} --gpus {resources.gpu} '
-        '--checkpoint "$(dirname {input.checkpoint:q})" {params.adapter} '
-        "--treatment {wildcards.recipe:q} "
+        '--checkpoint "$(dirname {input.checkpoint:q})" --blocks {params.blocks} '
+        '--healed "$(dirname "$(dirname {output:q})")" --treatment {wildcards.recipe:q} '
         "--code {params.code} --out {output:q} --log {log:q}"

@@ -1,8 +1,11 @@
-"""Evaluate a checkpoint, or all un-healed cuts of one in one process: lm-eval tasks, or held-out loss.
+"""Evaluate a checkpoint, or all cuts of one in one process, healed or not: lm-eval tasks, or held-out loss.
 
 python scripts/evaluate.py --checkpoint results/M/checkpoints/full --blocks full drop_3-5 drop_6-9 \\
     --suite quiz --tasks knowledge reasoning --include results/texts/world/tasks --shots 0 \\
     --out results/M/pruned/quiz
+python scripts/evaluate.py --checkpoint results/M/checkpoints/full --blocks drop_3-5 drop_6-9 \\
+    --healed results/M/healed --suite quiz --tasks knowledge --include results/texts/world/tasks \\
+    --out results/M/healed/evaluated/quiz-1of1.json
 python scripts/evaluate.py --checkpoint results/M/checkpoints/drop_3-5 \\
     --adapter results/M/healed/drop_3-5/adapter --treatment healed --suite loss --loss \\
     --tokens results/M/tokens/world-validation.safetensors --sequences 500 --length 128 \\
@@ -42,9 +45,12 @@ if __name__ == "__main__":
     sys.path.pop(0)
     p = cli.parser("Evaluate a checkpoint, or all cuts of one: lm-eval tasks, or held-out loss.")
     cli.model_options(p)
-    cli.add_paths(p, checkpoint="Folder with a manifest.json.", out="Folder for --blocks, else a JSON file.")
+    meaning = "Folder for --blocks; with --healed the index of what was done; else a JSON file."
+    cli.add_paths(p, checkpoint="Folder with a manifest.json.", out=meaning)
     p.add_argument("--blocks", nargs="+", help="Cuts, as full drop_3-5. Default is the checkpoint itself.")
     p.add_argument("--adapter", type=Path, help="Folder that a healing wrote.")
+    meaning = "Folder of a recipe: evaluate --blocks as they were healed in its folders BLOCK, into these."
+    p.add_argument("--healed", type=Path, help=meaning)
     p.add_argument("--suite", required=True, help="Name of the suite: a label.")
     meaning = "Label of the results. Default is pruned, or with --adapter healed."
     p.add_argument("--treatment", help=meaning)

@@ -9,10 +9,12 @@ from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.export.merge import export
 from deeper_layers.healing.results import begin_results
+from deeper_layers.models.adapters import add_adapter, save_adapter
 from deeper_layers.models.artifacts import (
     LoraAdapter,
     ReplacedTensors,
     healed_artifact,
+    healed_cut,
     load_healed,
     open_artifact,
 )
@@ -55,6 +57,32 @@ def test_merged_they_give_the_same_numbers(replaced, precision):
     folder, _ = replaced
     healed, merged = load_healed(folder / "cut", folder / "replaced", precision), folder / "out"
     assert torch.equal(logits(healed), logits(load_model(merged, precision)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+def test_on_the_uncut_model_they_give_the_same_numbers(replaced, tmp_path, precision):
+    """As on the checkpoint of the cut, in every bit, and the model is as it was afterwards."""
+    folder, _ = replaced
+    adapted = add_adapter(load_model(folder / "cut"), 4, 4, 0.0, ["auto"])
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    save_adapter(adapted, tmp_path / "adapter", folder / "cut", tmp_path / "adapter")
+    model = load_model(folder / "checkpoints/full", precision)
+    before, wanted = describe(model), logits(model)
+    for artifact in (folder / "replaced", tmp_path / "adapter", folder / "replaced"):
+        with healed_cut(model, CUT, open_artifact(artifact)) as healed:
+            assert not healed.training
+            found = logits(healed)
+        assert torch.equal(found, logits(load_healed(folder / "cut", artifact, precision)))
+        assert describe(model) == before and torch.equal(logits(model), wanted)
+
+
+def describe(model) -> list:
+    """The modules of a model and the tensors that they hold."""
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    modules = [(name, type(module), sorted(vars(module))) for name, module in model.named_modules()]
+    return [modules, [(name, id(tensor)) for name, tensor in tensors.items()]]
 
 
 @pytest.mark.parametrize(

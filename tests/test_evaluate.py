@@ -4,6 +4,7 @@ loss a plain loop with cross_entropy."""
 import json
 import math
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -343,6 +344,59 @@ def test_healed_checkpoint_with_its_adapter(place):
     assert ours["deeper_layers"]["treatment"] == "healed"
     run(*one, "--out", "llama/healed/without.json")
     assert read("llama/healed/without.json")["samples"]["choose"] != ours["samples"]["choose"]
+
+
+def test_healed_cuts_in_one_job_are_as_each_by_itself(place):
+    """In every bit; and what is there stays."""
+    written_tokens("healed.safetensors", 7, [9, 20, 3, 14])
+    Path("several/checkpoints").mkdir(parents=True)
+    blocks = ["full", "drop_2-4", "drop_4-5"]
+    for seed, block in enumerate(blocks):
+        shutil.copytree(f"llama/{block}", f"several/checkpoints/{block}")
+        torch.manual_seed(seed)
+        model = add_adapter(load_model(f"llama/{block}"), 4, 4, 0.0, ["auto"])
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.2)
+        adapter = Path(f"several/healed/{block}/adapter")
+        adapter.parent.mkdir(parents=True)
+        save_adapter(model, adapter, Path(f"several/checkpoints/{block}"), adapter)
+    quiz = [
+        "--suite",
+        "quiz",
+        "--tasks",
+        *OWN_TASKS,
+        "--include",
+        "tasks",
+        "--samples",
+        "--precision",
+        "fp32",
+    ]
+    loss = [*LOSS, "--tokens", "healed.safetensors", "--sequences", 4]
+    for suite, words in {"quiz": quiz, "loss": loss, "streamed": [*loss, "--stream"]}.items():
+        words[words.index("--suite") + 1] = suite
+        job = ["--checkpoint", "several/checkpoints/full", "--healed", "several/healed", *words]
+        index = Path(f"several/healed/evaluated/{suite}-1of1.json")
+        run(*job, "--blocks", *blocks[:2], "--out", index)
+        first = {block: read(f"several/healed/{block}/{suite}.json") for block in blocks[:2]}
+        run(*job, "--blocks", *blocks, "--out", index)
+        assert read(index)["evaluated"] == blocks[2:] and list(read(index)["blocks"]) == blocks
+        assert not left(*job, "--blocks", *blocks, "--out", "another.json")
+        for block in blocks:
+            ours = read(f"several/healed/{block}/{suite}.json")
+            assert ours == first.get(block, ours)
+            one = ["--checkpoint", f"llama/{block}", "--adapter", f"several/healed/{block}/adapter"]
+            run(*one, *words, "--out", "one.json")
+            theirs = read("one.json")
+            for key in ("results", "samples"):
+                assert ours.get(key) == theirs.get(key), (block, suite)
+            assert ours["deeper_layers"]["block"] == block
+            assert ours["deeper_layers"]["adapter"] == theirs["deeper_layers"]["adapter"]
+    # Another healing of one cut: only that is evaluated again.
+    shutil.copytree("several/healed/drop_4-5/adapter", "several/healed/full/adapter", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="does not fit"):
+        run(*job, "--blocks", *blocks, "--out", index)
+    assert read("several/healed/drop_2-4/streamed.json") == first["drop_2-4"]
 
 
 def written_tokens(path: str, seed: int, lengths) -> list[list[int]]:

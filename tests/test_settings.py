@@ -81,6 +81,7 @@ def test_settings_that_determine_no_result_are_these():
     assert sorted(tuning(Configuration)) == sorted(
         [
             "card",
+            "study.chunks",
             "models.gpus",
             *(f"distances.{name}" for name in ("batch_tokens", "spill", "stream")),
             *(f"recipes.{name}" for name in ("micro_batch", "checkpointing", "save_every")),

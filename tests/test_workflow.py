@@ -158,14 +158,14 @@ def test_one_more_n_heals_and_evaluates_only_its_blocks(copied):
     todo = jobs(copied, study)
     assert todo.pop("evaluate_pruned") == 2  # a family each of quiz and loss, which keep what they have
     assert todo.pop("cut") == todo.pop("heal") == len(new)
-    assert todo.pop("evaluate_healed") == 2 * len(new)
+    assert todo.pop("evaluate_healed") == 2
     assert set(todo) <= AFTERWARDS
 
 
 def test_a_changed_recipe_heals_again_and_nothing_else(copied):
     todo = jobs(copied, study_with(recipes__healed__rank=8))
     healed = len({r["block"] for r in table(copied)})
-    assert todo.pop("heal") == healed and todo.pop("evaluate_healed") == 2 * healed
+    assert todo.pop("heal") == healed and todo.pop("evaluate_healed") == 2
     assert set(todo) <= AFTERWARDS
 
 
@@ -200,8 +200,11 @@ def test_fewer_healed_cuts_gather_the_table_again_and_compute_nothing(copied):
     held = json.loads((copied / "results/study.json").read_text())
     assert held["healed"]["healed"]["tiny"][0] == "full" and held["suites"] == ["quiz", "loss"]
     todo = jobs(copied, study_with(recipes__healed__control=False))
-    assert set(todo) == AFTERWARDS
+    assert set(todo) == AFTERWARDS | {"evaluate_healed"}
     run(copied, "--cores", "1", "results/table.csv")
+    index = json.loads((copied / "results/tiny/healed/evaluated/quiz-1of1.json").read_text())
+    assert len(index["blocks"]) == len({row["block"] for row in table(copied)}) - 1
+    assert index["evaluated"] == []
     assert {(row["n"], row["treatment"]) for row in table(copied)} == {
         ("0", "pruned"),
         ("2", "pruned"),

@@ -84,6 +84,12 @@ class Layout:
             return f"{self.out}/{model}/{PRUNED}/{suite}/{block}.json"
         return self.healed(f"{suite}.json", treatment, block, model)
 
+    def healed_index(
+        self, suite: str = SUITE, chunk: str = "{chunk}", recipe: str = RECIPE, model: str = MODEL
+    ) -> str:
+        """Which cuts of a recipe a suite has measured, those of one job, written last."""
+        return f"{self.out}/{model}/{recipe}/evaluated/{suite}-{chunk}.json"
+
     # The study
 
     def study(self) -> str:

@@ -6,20 +6,27 @@ Nothing heavy is imported before something is to be computed.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from ..runtime.progress import Progress
 from ..settings.suites import LossSettings, TaskSettings
 from .job import Job, LossSuite, TaskSuite
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from .cut_scorer import CutScorer
     from .streamed_scorer import StreamedCutScorer
+
+    Scorer = CutScorer | StreamedCutScorer
+    Results = Iterable[tuple[LayerSet, dict]]
 
 
 class Evaluation:
@@ -32,11 +39,13 @@ class Evaluation:
         self.options = options
         self.suite = suite_of(options)
         # Healed cuts fit into memory: they were healed there.
-        self.is_streamed = options.stream and options.loss and options.adapter is None
-        treatment = options.treatment or ("healed" if options.adapter else "pruned")
+        is_healed = options.adapter is not None or options.healed is not None
+        self.is_streamed = options.stream and options.loss and not is_healed
+        treatment = options.treatment or ("healed" if is_healed else "pruned")
         labels = {"treatment": treatment, "suite": options.suite, "stream": self.is_streamed}
         facts = {"settings": self.suite.facts(), "precision": options.precision, "code": options.code}
-        self.job = Job(options.checkpoint, options.blocks, options.adapter, options.out, facts, labels)
+        cuts = options.checkpoint, options.blocks, options.adapter, options.out
+        self.job = Job(*cuts, facts, labels, options.healed)
         self.title = f"{options.suite} of {self.job.labels['model']}"
 
     def check_tasks(self) -> None:
@@ -49,12 +58,46 @@ class Evaluation:
         if not self.job.missing:
             self.job.finish()
             return
-        scorer, results = self._score_tasks() if isinstance(self.suite, TaskSuite) else self._score_loss()
+        if self.job.healed:
+            self._write(self._healed())
+            self.job.finish()
+            return
+        model = None if self.is_streamed else self._model()
+        scorer, results = self._score(model, self.job.missing, self.title, self.job.journal)
+        self._write(results)
+        self.job.finish(scorer.layer_counts())
+
+    def _write(self, results: Results) -> None:
         with Progress(f"{self.title}, results", total=len(self.job.missing), unit="block") as progress:
             for block, result in results:
                 self.job.write(block, result)
                 progress.update()
-        self.job.finish(scorer.layer_counts())
+
+    def _healed(self) -> Results:
+        """Each healed cut by itself, all of them on one model in memory."""
+        from ..runtime.memory import free_memory
+
+        for block, healed in self._healed_models():
+            with healed as model:
+                title = f"{self.title} without {block}"
+                _, results = self._score(model, [FULL], title, self.job.journal_of(block))
+                for _, result in results:
+                    yield block, result
+            free_memory()
+
+    def _healed_models(self) -> Iterator[tuple[LayerSet, AbstractContextManager[PreTrainedModel]]]:
+        """On the uncut model, or where that may not fit into memory on the checkpoint of the cut."""
+        from ..models.artifacts import healed_cut, load_healed
+
+        options, job = self.options, self.job
+        if options.loss and options.stream:
+            for block in job.missing:
+                cut, artifact = options.checkpoint.with_name(str(block)), job.artifact(block).folder
+                yield block, nullcontext(load_healed(cut, artifact, *self._how))
+        else:
+            model = self._model()
+            for block in job.missing:
+                yield block, healed_cut(model, block, job.artifact(block))
 
     @cached_property
     def _tasks(self) -> tuple:
@@ -65,47 +108,45 @@ class Evaluation:
         check_tasks(tasks, read_json(self.options.checkpoint / "config.json"))
         return manager, tasks
 
-    def _score_tasks(self) -> tuple[CutScorer, Iterable]:
+    def _score(
+        self, model: PreTrainedModel | None, blocks: Sequence[LayerSet], title: str, journal: Path
+    ) -> tuple[Scorer, Results]:
+        """The ``blocks`` of the ``model``; None: of the one that is streamed."""
+        if isinstance(self.suite, LossSuite):
+            from ..data.tokens import Tokens
+            from .cut_scorer import CutScorer
+            from .loss import losses
+
+            documents = Tokens(self.suite.tokens).first(self.suite.sequences, self.suite.length)
+            batch = self.options.batch
+            scorer = CutScorer(model, blocks, batch) if model else self._streamed_scorer(blocks)
+            return scorer, losses(scorer, documents, title, journal).items()
         from ..data.tokens import load_tokenizer
         from .harness import CutsLM, evaluate
 
         manager, tasks = self._tasks
         tokenizer = load_tokenizer(self.options.checkpoint, self.options.trust_remote_code)
-        job = self.job
-        lm = CutsLM(self._model(), tokenizer, job.missing, self.options.batch, self.title, job.journal)
+        lm = CutsLM(model, tokenizer, blocks, self.options.batch, title, journal)
         return lm.scorer, evaluate(lm, self.suite, manager, tasks)
 
-    def _score_loss(self) -> tuple[CutScorer | StreamedCutScorer, Iterable]:
-        from ..data.tokens import Tokens
-        from .loss import losses
-
-        documents = Tokens(self.suite.tokens).first(self.suite.sequences, self.suite.length)
-        scorer = self._streamed_scorer() if self.is_streamed else self._scorer()
-        return scorer, losses(scorer, documents, self.title, self.job.journal).items()
-
-    def _scorer(self) -> CutScorer:
-        from .cut_scorer import CutScorer
-
-        return CutScorer(self._model(), self.job.missing, self.options.batch)
-
-    def _streamed_scorer(self) -> StreamedCutScorer:
+    def _streamed_scorer(self, blocks: Sequence[LayerSet]) -> StreamedCutScorer:
         from ..models.streaming import Stream
         from .streamed_scorer import StreamedCutScorer
 
         options = self.options
-        stream = Stream(options.checkpoint, options.precision, options.trust_remote_code)
-        return StreamedCutScorer(stream, self.job.missing, options.batch, options.spill)
+        return StreamedCutScorer(Stream(options.checkpoint, *self._how), blocks, options.batch, options.spill)
 
-    def _model(self):
-        options = self.options
-        how = {"precision": options.precision, "trust_remote_code": options.trust_remote_code}
-        if options.adapter is None:
-            from ..models.load import load_model
-
-            return load_model(options.checkpoint, **how)
+    def _model(self) -> PreTrainedModel:
         from ..models.artifacts import load_healed
+        from ..models.load import load_model
 
-        return load_healed(options.checkpoint, options.adapter, **how)
+        checkpoint, adapter = self.options.checkpoint, self.options.adapter
+        return load_healed(checkpoint, adapter, *self._how) if adapter else load_model(checkpoint, *self._how)
+
+    @property
+    def _how(self) -> tuple[str, bool]:
+        """The precision, and whether the model's own code is run."""
+        return self.options.precision, self.options.trust_remote_code
 
 
 def suite_of(options: Namespace) -> TaskSuite | LossSuite:

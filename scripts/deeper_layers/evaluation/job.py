@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..checkpoints.folder import MANIFEST
 from ..errors import UserError
-from ..models.artifacts import open_artifact
+from ..models.artifacts import Artifact, healed_artifact, open_artifact
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json, sha256, write_json
 from ..runtime.provenance import provenance
@@ -64,13 +64,14 @@ class LossSuite:
 
 class Job:
     """An evaluation of ``checkpoint``: of its cuts ``blocks`` into the folder ``out``, a JSON each and an
-    index.json at the end; or, with ``blocks`` None, of itself, with the artifact of a healing in the folder
-    ``adapter`` if given, into the JSON file ``out``.
+    index.json at the end; of what was made of these cuts by the healings in the folder ``healed``, into
+    healed/BLOCK/SUITE.json and, at the end, an index ``out``; or, with ``blocks`` None, of itself, with the
+    artifact of a healing in the folder ``adapter`` if given, into the JSON file ``out``.
 
     ``facts`` are the other things that determine the numbers; ``labels`` (suite, treatment) only say what
     the numbers are. ``missing`` lists the blocks still to be evaluated; for a checkpoint by itself
     this is FULL, since nothing more is removed from it. Raises UserError for a folder that is no
-    checkpoint, and for a block that does not fit it.
+    checkpoint or no healing, and for a block that does not fit it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Job:
         out: Path,
         facts: dict,
         labels: dict,
+        healed: Path | None = None,
     ):
         manifest = checkpoint / MANIFEST
         if not manifest.is_file():
@@ -88,23 +90,37 @@ class Job:
                 f"{checkpoint} has no {MANIFEST}: make it with scripts/adopt.py or scripts/cut.py"
             )
         self.manifest = read_json(manifest)
-        self.out, self.by_block = out, blocks is not None
+        self.out, self.healed, self.by_block = out, healed, blocks is not None
         self.blocks = [LayerSet.parse(name) for name in dict.fromkeys(blocks)] if self.by_block else [FULL]
         if self.by_block and (adapter or self.manifest["block"] != "full"):
             raise UserError("--blocks are cuts of a whole model: give its uncut checkpoint and no adapter")
+        if healed and not self.by_block:
+            raise UserError("--healed holds a healing for each cut: give --blocks")
         for block in self.blocks:
             block.kept(self.manifest["n_layers"])
         artifact = open_artifact(adapter).digest() if adapter else None
         self.facts = {"manifest": sha256(manifest), "adapter": artifact, **facts}
         self.labels = {"model": self.manifest["model"], **labels}
+        self._digests = {block: self.artifact(block).digest() for block in self.blocks} if healed else {}
         self.missing = [block for block in self.blocks if not self._is_done(block)]
 
+    def artifact(self, block: LayerSet) -> Artifact:
+        """What healed ``block``."""
+        assert self.healed
+        return healed_artifact(self.healed / str(block))
+
     def path(self, block: LayerSet) -> Path:
+        if self.healed:
+            return self.healed / str(block) / f"{self.labels['suite']}.json"
         return self.out / f"{block}.json" if self.by_block else self.out
+
+    def facts_of(self, block: LayerSet) -> dict:
+        """All that determines the numbers of ``block`` but its layers."""
+        return {**self.facts, "adapter": self._digests[block]} if self.healed else self.facts
 
     def key(self, block: LayerSet) -> str:
         """What determines the numbers of ``block``, as a sha256."""
-        return _digest({**self.facts, "block": self.name(block)})
+        return _digest({**self.facts_of(block), "block": self.name(block)})
 
     def name(self, block: LayerSet) -> str:
         """What is removed from the uncut model."""
@@ -113,12 +129,16 @@ class Job:
     @property
     def journal(self) -> Path:
         """Folder for answers that are not yet in a JSON; removed by ``finish``."""
-        folder = self.out if self.by_block else self.out.parent
+        folder = self.out if self.by_block and not self.healed else self.out.parent
         return folder / ".answers" / f"{self.out.stem}-{_digest(self.facts)[:16]}"
+
+    def journal_of(self, block: LayerSet) -> Path:
+        """The same for a healed cut."""
+        return self.journal / self.key(block)[:16]
 
     def write(self, block: LayerSet, result: dict) -> None:
         """Write the JSON of ``block``: ``result`` and, under ``deeper_layers``, where it is from."""
-        source = {**self.labels, "block": self.name(block), "key": self.key(block), **self.facts}
+        source = {**self.labels, "block": self.name(block), "key": self.key(block)} | self.facts_of(block)
         write_json(self.path(block), {**result, "deeper_layers": provenance(**source)})
 
     def finish(self, layers: dict | None = None) -> None:
@@ -133,7 +153,9 @@ class Job:
             keys = {str(block): self.key(block) for block in self.blocks}
             evaluated = [str(block) for block in self.missing]
             index = {**self.labels, "blocks": keys, "evaluated": evaluated, "layers": layers}
-            write_json(self.out / "index.json", index)
+            if self.healed and len(evaluated) == len(keys):  # for the pace of the jobs to come
+                index |= {"seconds": provenance()["seconds"]}
+            write_json(self.out if self.healed else self.out / "index.json", index)
 
     def _is_done(self, block: LayerSet) -> bool:
         try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +21,8 @@ from ..runtime.files import read_json, sha256
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from ..pruning.layer_set import LayerSet
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Artifact(ABC):
 
     @abstractmethod
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The cut ``model``, in any precision, as it was healed. Raises UserError for a model that the
-        artifact was not made for."""
+        """The cut ``model``, in any precision, as it was healed. No number of a tensor of the model is
+        overwritten: others take the place of its tensors. Raises UserError for a model that the artifact was
+        not made for."""
 
     @abstractmethod
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -129,6 +133,17 @@ def open_artifact(folder: str | Path) -> Artifact:
 def healed_artifact(out: str | Path) -> Artifact:
     """The artifact of the healing whose results are in the folder ``out``."""
     return open_artifact(next((f for kind in KINDS if (f := Path(out) / kind.FOLDER).is_dir()), out))
+
+
+@contextmanager
+def healed_cut(model: PreTrainedModel, block: LayerSet, artifact: Artifact) -> Iterator[PreTrainedModel]:
+    """Within the context, the uncut ``model`` is what a healing of its cut ``block`` has made of that:
+    ``load_healed`` of the cut's checkpoint, number for number. Afterwards it is as it was."""
+    from .layers import removed
+    from .restore import restored
+
+    with removed(model, block), restored(model):
+        yield artifact.apply(model)
 
 
 def load_healed(

@@ -23,8 +23,8 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 @torch.no_grad()
 def replace_tensors(model: PreTrainedModel, file: Path) -> PreTrainedModel:
-    """``model`` with the tensors of ``file`` in place of its own, in its own precision; what is in 4 bits is
-    quantised as at loading. Raises UserError unless each has a namesake of its shape."""
+    """``model`` with the tensors of ``file`` in place of its own, not over them, in its precision;
+    what is in 4 bits is quantised as at loading. Raises UserError unless each has a namesake of its shape."""
     stored = load_file(file)
     if not stored:
         raise UserError(f"{file} replaces nothing: it has no tensor")
@@ -45,8 +45,17 @@ def replace_tensors(model: PreTrainedModel, file: Path) -> PreTrainedModel:
         if four_bits:
             module.weight = quantised(module, tensor.to(module.compute_dtype))
         else:
-            own[name].copy_(tensor)
+            _replace(model, own[name], torch.empty_like(own[name]).copy_(tensor))
     return model
+
+
+def _replace(model: PreTrainedModel, old: torch.Tensor, new: torch.Tensor) -> None:
+    """Put ``new`` wherever ``old`` is: tied weights have several places."""
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is old:
+                    table[name] = nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
 
 
 def quantised(layer: nn.Module, weight: torch.Tensor) -> nn.Parameter:

@@ -55,6 +55,14 @@ class StudySettings(Settings):
     suites: Sequence[str] = setting(
         str, (), "Names of keys under suites, by which every model is measured.", unique=True, empty=True
     )
+    chunks: int = setting(
+        int,
+        1,
+        "Jobs that share the evaluation of a recipe's cuts by a suite. Each loads the model once, and begins "
+        "when its cuts are healed: on one machine 1 is fastest; on a cluster, as many as run at a time.",
+        determines=False,
+        least=1,
+    )
     speed: bool = setting(
         bool,
         False,

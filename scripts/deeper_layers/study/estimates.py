@@ -149,6 +149,18 @@ def pruned_evaluation(
     return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run / layers)
 
 
+def healed_evaluation(
+    shape: Shape, suite: Mapping[str, Any], tokens: SuiteTokens, gpu: GpuSpec | None, cuts: Iterable[LayerSet]
+) -> Work:
+    """Healed ``cuts`` of a model, one after another, in one job that has loaded the full model; where that is
+    streamed, the cut."""
+    kept = [shape.layers - cut.n for cut in cuts]
+    if suite.get("loss", suite).get("stream"):
+        shape = replace(shape, layers=max(kept, default=shape.layers))
+    work = evaluation(shape, suite, tokens, gpu)
+    return replace(work, tokens=tokens.total * sum(kept) / shape.layers)
+
+
 @functools.cache
 def _layers_run(cuts: tuple[LayerSet, ...], n_layers: int) -> int:
     """Layers that run for all ``cuts`` together. Those that are not selected yet count as different blocks

@@ -16,6 +16,7 @@ from ..pruning.choices import Choice
 from ..pruning.layer_set import LayerSet
 from ..reporting.contents import Contents
 from ..reporting.figures.registry import FIGURES
+from .chunks import chunks
 from .code_hash import code
 from .exports import exported, exported_block
 from .options import command_line
@@ -118,9 +119,10 @@ class Inputs:
         contents, paths = self.contents(), self.paths
         pairs = [(model, suite) for model in contents.models for suite in contents.suites]
         files = [paths.pruned_index(suite, model) for model, suite in pairs]
-        for recipe, healed in contents.healed.items():
+        for recipe in contents.healed:
             for model, suite in pairs:
-                files += [paths.result(recipe, block, suite, model) for block in healed[model]]
+                names = chunks(self.study, recipe, model, self.choices(model))
+                files += [paths.healed_index(suite, chunk, recipe, model) for chunk in names]
         return files
 
     # What leaves the study
@@ -135,10 +137,12 @@ class Inputs:
         return [self.paths.healed("heal.json", wildcards.treatment, wildcards.block, wildcards.model)]
 
     def exported_results(self, wildcards: Any) -> list[str]:
-        """The evaluations of an exported cut; of un-healed ones the index beside them."""
-        block = "index" if wildcards.treatment == PRUNED else wildcards.block
-        of = wildcards.treatment, block
-        return [self.paths.result(*of, suite, wildcards.model) for suite in self.study.suites]
+        """What is written after the evaluations of an exported cut: of un-healed ones the index beside them;
+        of a healed one that of a job of its own, with nothing to do where the study has evaluated it."""
+        of, model, suites = wildcards.treatment, wildcards.model, self.study.suites
+        if of == PRUNED:
+            return [self.paths.pruned_index(suite, model) for suite in suites]
+        return [self.paths.healed_index(suite, wildcards.block, of, model) for suite in suites]
 
     def exports(self) -> list[str]:
         """The folders of what ``export`` names. A fault exits: of an error Snakemake shows a traceback."""
@@ -198,9 +202,13 @@ def healing_option(wildcards: Any, input: Any) -> str:
 
 
 def card_options(wildcards: Any, input: Any) -> str:
-    """What a model card tells of. The results of un-healed cuts lie beside their index."""
-    results = input.results
+    """What a model card tells of. The results of un-healed cuts lie beside their index, those of healed ones
+    beside what healed them."""
+    block = wildcards.block
     if wildcards.treatment == PRUNED:
-        results = [f"{folder}/{wildcards.block}.json" for folder in folders(results)]
+        results = [f"{folder}/{block}.json" for folder in folders(input.results)]
+    else:
+        suites = [os.path.basename(path).removesuffix(f"-{block}.json") for path in input.results]
+        results = [f"{os.path.dirname(input.healing[0])}/{suite}.json" for suite in suites]
     unpruned = [f"{folder}/{FULL}.json" for folder in folders(input.unpruned)]
     return command_line({"results": results, "unpruned": unpruned, "healing": input.healing})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
 from ..settings.texts import SPLITS
 from . import figures
+from .chunks import chunks
 from .estimates import Work
 from .study import Study
 from .token_counts import document_tokens
@@ -218,11 +220,13 @@ def heal(context: Context) -> Iterator[Job]:
 
 
 def evaluate_healed(context: Context) -> Iterator[Job]:
-    for model, recipe, block in context.healed():
-        for suite in context.study.suites:
-            work = context.workloads.evaluation(model, suite, block)
-            output = context.paths.result(recipe, _name(block), suite, model)
-            yield context.job("evaluate_healed", model, output, work)
+    study = context.study
+    for model, recipe in itertools.product(study.models, study.recipes):
+        for chunk in chunks(study, recipe, model, context.choices[model]):
+            for suite in study.suites:
+                work = context.workloads.healed_evaluation(model, recipe, suite, chunk)
+                output = context.paths.healed_index(suite, chunk, recipe, model)
+                yield context.job("evaluate_healed", model, output, work)
 
 
 # Results

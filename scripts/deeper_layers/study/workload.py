@@ -11,6 +11,7 @@ from ..healing.method import Demand
 from ..healing.methods import healing_method
 from ..pruning.layer_set import FULL, LayerSet
 from . import estimates
+from .chunks import blocks_of
 from .estimates import DAY, Work
 from .gpu_specs import GPUS, GpuSpec
 from .sources import LLAMA_2_7B
@@ -68,9 +69,10 @@ class Workloads:
         settings = method.SETTINGS.of(method.settings(values))
         return method.demand(settings, shape, document_tokens(self._text(values)))
 
-    def evaluation(self, model: str, suite: str, block: LayerSet) -> Work:
-        shape = self.shape(model).without(block.n)
-        return estimates.evaluation(shape, *self._suite(suite), self.gpu(model))
+    def healed_evaluation(self, model: str, recipe: str, suite: str, chunk: str) -> Work:
+        shape, gpu = self.shape(model), self.gpu(model)
+        cuts = blocks_of(chunk, self.study, recipe, model, self.study.expected(model))
+        return estimates.healed_evaluation(shape, *self._suite(suite), gpu, cuts)
 
     def pruned_evaluation(self, model: str, suite: str) -> Work:
         shape, gpu = self.shape(model), self.gpu(model)
