@@ -47,7 +47,8 @@ def study_with(**changes) -> dict:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The whole study, run in a folder with a random Llama of five layers."""
-    folder = prepare(tmp_path_factory.mktemp("study"), STUDY)
+    # As deep as its copies: the tasks of the text name those of resources/ by a relative path.
+    folder = prepare(tmp_path_factory.mktemp("whole") / "study", STUDY)
     run(folder, "--cores", "2")
     return folder
 
