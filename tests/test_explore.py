@@ -110,6 +110,8 @@ def text(browser, id: str) -> str:
 def test_strategies_and_treatments_are_switched_on_and_off(shown, browser):
     table = shown(rows([0, 1, 2, 4]))
     assert points(browser) == expected(table)
+    chips = text(browser, "strategies"), text(browser, "treatments")
+    assert chips == ("strategy similarity deepest", "treatment un-healed healed")  # as in the table
     press(browser, "input[value=deepest]")
     browser.wait("document.querySelectorAll('#chart g.mark-symbol path').length < 14")
     assert points(browser) == expected(table[table.strategy == "similarity"])
@@ -118,6 +120,11 @@ def test_strategies_and_treatments_are_switched_on_and_off(shown, browser):
     assert points(browser) == expected(
         table[(table.strategy == "similarity") & (table.treatment == "pruned")]
     )
+    press(browser, "input[value=healed]")
+    alone = "document.querySelector('input[value=deepest]').parentNode"
+    browser.run(f"{alone}.dispatchEvent(new Event('dblclick'))")
+    browser.wait("document.querySelectorAll('#chart g.mark-symbol path[aria-label*=deepest]').length >= 7")
+    assert points(browser) == expected(table[table.strategy == "deepest"])
 
 
 def test_standard_errors_and_levels_are_drawn(shown, browser):
@@ -175,6 +182,17 @@ def test_a_click_keeps_a_cut_until_it_is_released(shown, browser):
     press(browser, "#release")
     point_at(browser, 1, "similarity", "healed")
     browser.wait("document.getElementById('name').innerText === 'similarity, healed, n = 1'")
+
+
+def test_what_has_no_standard_error_is_shown_without(shown, browser):
+    table = rows([0, 1, 2, 4]).assign(quiz_stderr=float("nan"))
+    shown(table)
+    assert points(browser) == expected(table)
+    assert not any("low: " in bar for bar in marks(browser, "rule"))
+    point_at(browser, 2, "deepest", "pruned")
+    browser.wait("document.querySelector('#chart').textContent.includes('0.820')")
+    assert text(browser, "values").startswith("quiz 0.820 coin 0.510 ± 0.020 held-out")
+    assert "±" not in browser.run("document.querySelector('#chart').textContent")
 
 
 def test_what_is_retained_is_never_less_than_nothing(shown, browser):

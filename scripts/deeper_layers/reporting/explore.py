@@ -18,28 +18,16 @@ import vl_convert
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from ..resources import resource
-from .columns import SPEEDS
+from .columns import SPEEDS, VARIANT
 from .figures.style import label, strategy_colour
 from .metrics import is_loss, metrics, omitted
 from .text import layers_in_words
 from .tradeoff import best_cuts, compromise, parts
 
 TEMPLATE = resource("explore.html")
-# Of treatments: un-healed first, then the recipes in their order, again and again.
-DASHES = [[1.5, 3], [], [7, 3], [10, 3, 2, 3]]
-SHAPES = ["cross", "circle", "square", "diamond", "triangle-up"]
-SHOWN = [
-    "model",
-    "strategy",
-    "n",
-    "block",
-    "treatment",
-    "n_layers",
-    "parameters",
-    "bytes",
-    "memory_bytes",
-    *SPEEDS,
-]
+UNHEALED = {"dash": [1.5, 3], "shape": "cross"}
+DASHES, SHAPES = [[], [7, 3], [10, 3, 2, 3], [14, 4], [4, 2]], ["circle", "square", "diamond", "triangle-up"]
+KNOWN = [*VARIANT, "n_layers", "parameters", "bytes", "memory_bytes", *SPEEDS]  # beside the metrics
 
 
 def page(table: pd.DataFrame, levels: pd.DataFrame, command: str) -> str:
@@ -52,27 +40,21 @@ def page(table: pd.DataFrame, levels: pd.DataFrame, command: str) -> str:
     """
     models = list(map(str, table["model"].unique()))
     strategies = {str(name): strategy_colour(table, name) for name in table["strategy"].unique()}
-    treatments = [str(name) for name in table["treatment"].unique()]
-    styles = {
-        name: {"dash": DASHES[i % len(DASHES)], "shape": SHAPES[i % len(SHAPES)], "label": label(name)}
-        for i, name in enumerate([PRUNED, *(name for name in treatments if name != PRUNED)])
-    }
+    treatments = _treatments([str(name) for name in table["treatment"].unique()])
     cuts = _cuts(table, levels)
     content = {
-        "metrics": {name: {"label": _plain(name), "loss": is_loss(table, name)} for name in _metrics(table)},
+        "metrics": {name: label(name).replace("$", "") for name in _metrics(table)},
         "omitted": {model: omitted(table, levels, model) for model in models},
         "strategies": strategies,
-        "treatments": styles,
+        "treatments": treatments,
         "advised": {model: _advised(table, levels, cuts, model) for model in models},
         "cuts": cuts,
         "levels": _levels(table, levels),
         "command": command,
     }
-    spec = _chart(strategies, styles).to_dict()
+    spec = _chart(strategies, treatments).to_dict()
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {
-        "sort_keys": False
-    }  # the order of the table is that of the page
+    environment.policies["json.dumps_kwargs"] = {}  # unsorted: the page has the order of the table
     return environment.from_string(TEMPLATE.read_text()).render(content=content, spec=spec, vega=_vega())
 
 
@@ -83,13 +65,18 @@ def _vega() -> str:
     return vl_convert.javascript_bundle(vl_version=version)
 
 
+def _treatments(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Line, marker and label of each treatment: un-healed first, then the recipes in their order."""
+    recipes = [name for name in names if name != PRUNED]
+    styles = {PRUNED: UNHEALED} if PRUNED in names else {}
+    for i, name in enumerate(recipes):
+        styles[name] = {"dash": DASHES[i % len(DASHES)], "shape": SHAPES[i % len(SHAPES)]}
+    return {name: {"label": label(name), **style} for name, style in styles.items()}
+
+
 def _metrics(table: pd.DataFrame) -> list[str]:
     """All but the normalised loss, which is the loss again."""
     return [name for name in metrics(table) if not name.endswith("normalised_loss")]
-
-
-def _plain(metric: str) -> str:
-    return label(metric).replace("$", "")
 
 
 def _cuts(table: pd.DataFrame, levels: pd.DataFrame) -> list[dict[str, Any]]:
@@ -102,7 +89,7 @@ def _cuts(table: pd.DataFrame, levels: pd.DataFrame) -> list[dict[str, Any]]:
         columns = [
             f"{start}{name}{end}" for name in names for start in ("", "retained_") for end in ("", "_stderr")
         ]
-        of_model = of_model[[column for column in [*SHOWN, *columns] if column in of_model]]
+        of_model = of_model[[column for column in [*KNOWN, *columns] if column in of_model]]
         rows += of_model.astype(object).to_dict("records")
     return [_cut(i, row) for i, row in enumerate(rows)]
 
@@ -190,8 +177,8 @@ def _shown_cuts() -> alt.Chart:
     """The cuts that are switched on, with ``value``, the ends of its bar and both as ``text``. What retains
     less than nothing retains nothing."""
     retains = "indexof(shown, 'retained_') == 0"
-    percent = "format(datum.value, '.0f') + ' ± ' + format(datum.stderr, '.0f') + ' %'"
-    measured = "format(datum.value, '.3f') + ' ± ' + format(datum.stderr, '.3f')"
+    digits = f"({retains} ? '.0f' : '.3f')"
+    stderr = f"isValid(datum.stderr) ? ' ± ' + format(datum.stderr, {digits}) : ''"
     return (
         alt.Chart(alt.NamedData("cuts"))
         .transform_filter("datum.model == model && isValid(datum[shown])")
@@ -201,7 +188,7 @@ def _shown_cuts() -> alt.Chart:
         .transform_calculate(value="max(datum.least, datum[shown])")
         .transform_calculate(low="max(datum.least, datum[shown] - datum.stderr)")
         .transform_calculate(high="max(datum.least, datum[shown] + datum.stderr)")
-        .transform_calculate(text=f"{retains} ? {percent} : {measured}")
+        .transform_calculate(text=f"format(datum.value, {digits}) + ({stderr}) + ({retains} ? ' %' : '')")
     )
 
 
