@@ -39,6 +39,7 @@ from deeper_layers.evaluation.journal import Journal
 from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.evaluation.loss import token_loss
 from deeper_layers.evaluation.tasks import load_tasks
+from deeper_layers.evaluation.writing import Writer
 from deeper_layers.models.adapters import add_adapter, save_adapter
 from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.load import load_model
@@ -64,7 +65,10 @@ SIZES = {
 ARCHITECTURES = {
     "llama": SIZES,
     # Tuples as layer outputs, positions added before the layers, other names for everything.
-    "gpt2": {"n_embd": 32, "n_layer": N_LAYERS, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
+    "gpt2": {
+        **{"n_embd": 32, "n_layer": N_LAYERS, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
+        **{"bos_token_id": 1, "eos_token_id": 2},
+    },
     # Masks that differ from layer to layer, scaled embeddings.
     "gemma3_text": {
         **SIZES,
@@ -565,21 +569,21 @@ def test_generation_shrinks_its_batches_too(place, monkeypatch):
     wanted = {"until": ["\n"], "max_gen_toks": 5}
     requests = [Instance("generate_until", {}, (text, dict(wanted)), i) for i, text in enumerate(texts)]
     expected = lm.generate_until(requests)
-    generate, tried = HFLM._model_generate, []
+    generate, tried = Writer._generate, []
 
     def full_beyond(rows):
-        def limited(self, context, *args, **how):
-            tried.append(len(context))
-            if len(context) > rows:
+        def limited(self, prompts, *args, **how):
+            tried.append(len(prompts))
+            if len(prompts) > rows:
                 raise RuntimeError("CUDA driver error: out of memory")
-            return generate(self, context, *args, **how)
+            return generate(self, prompts, *args, **how)
 
         return limited
 
-    monkeypatch.setattr(HFLM, "_model_generate", full_beyond(2))
+    monkeypatch.setattr(Writer, "_generate", full_beyond(2))
     assert lm.generate_until(requests) == expected and len(set(expected)) > 1
     assert tried == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(HFLM, "_model_generate", full_beyond(0))
+    monkeypatch.setattr(Writer, "_generate", full_beyond(0))
     with pytest.raises(UserError, match="one sequence does not fit into memory"):
         lm.generate_until(requests)
 

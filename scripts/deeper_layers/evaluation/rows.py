@@ -72,7 +72,7 @@ def rows_of(inputs: Iterable[Input], most: int) -> list[Row]:
     rows: list[Row] = []
     before: tuple[int, ...] = ()
     for entry in sorted(inputs, key=lambda entry: entry.ids):
-        shared = _alike(before, entry.ids)
+        shared = alike(before, entry.ids)
         before = entry.ids
         if SHARE * shared < len(entry.ids) or rows[-1].tokens + len(entry.ids) - shared > most:
             rows.append(Row())
@@ -81,7 +81,7 @@ def rows_of(inputs: Iterable[Input], most: int) -> list[Row]:
     return rows
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences have in common from the first on."""
     low, high = 0, min(len(one), len(other))
     while low < high:
