@@ -298,6 +298,10 @@ def test_the_trade_off_is_that_of_the_best_cut_of_each_n(table, levels):
     best = rows.loc[kept.mean(axis=1).groupby(rows.n).idxmax()]
     assert set(best.strategy) == {"similarity", "deepest"}
     knowledge, loss = (lines(right, marker=marker)[0] for marker in "o^")  # guess is not better than chance
+    uncut = select(table, model="a", treatment="healed", n=0).iloc[0]
+    control = [line[0, 1] for line in lines(right, marker="D")]
+    assert control == pytest.approx([100 * (uncut.knowledge - 0.25) / 0.6, 100 * (2 - uncut.loss)])
+    assert not lines(left, marker="D")
     np.testing.assert_allclose(knowledge[1:, 1], 100 * ((best.knowledge - 0.25) / 0.6).clip(lower=0))
     np.testing.assert_allclose(loss[:, 1], [100, *(100 * (2 - best.loss).clip(lower=0))])
     assert {99, 95, 90, 80} <= set(heights(right, "-"))

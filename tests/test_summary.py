@@ -177,6 +177,14 @@ def test_what_breaks_at_once_leaves_a_compromise_of_the_others(table):
     assert "may be lost, the best" not in said(table)
 
 
+def test_what_healing_does_to_the_uncut_model_stands_above_its_cuts(table):
+    control = table[table.n == 0].assign(treatment="healed", loss=0.9)
+    text = re.sub(" +", " ", said(pd.concat([table, control], ignore_index=True)))
+    unhealed, healed = text.split("### healed")
+    assert "| 0 | none | (control) | 100 ± 2 % | 110 ± 1 % | 100 ± 1 % |\n| 1 |" in healed
+    assert "control" not in unhealed and "breaks after |" in healed
+
+
 def test_what_has_no_chance_level_is_named(table):
     table["perplexity"], table["perplexity_stderr"] = 20.0, 1.0
     assert "perplexity (20.000 ± 1.000: its chance is not known)" in said(table)

@@ -10,7 +10,7 @@ from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from .metrics import omitted, unpruned
 from .text import and_list, layers_in_words, markdown_table, si
-from .tradeoff import Break, best_cuts, compromise, find_break, parts, with_average, worse_with_fewer
+from .tradeoff import Break, best_cuts, compromise, control, find_break, parts, with_average, worse_with_fewer
 
 LOSSES = (0.01, 0.05, 0.1, 0.2)  # of quality, for which the summary tells how many layers can go
 
@@ -35,7 +35,8 @@ def summary(
         "shown that retains most on average.",
     ]
     for model in table["model"].unique():
-        full, rows = unpruned(table, model), parts(table, levels, model)
+        full, every = unpruned(table, model), parts(table, levels, model, uncut=True)
+        rows = every[every["n"] > 0]
         lines += ["", f"## {model}: {full['n_layers']} layers, {si(full['parameters'])} parameters", ""]
         lines += [made[model]] if model in made else []
         reasons = omitted(table, levels, model)
@@ -50,20 +51,30 @@ def summary(
             shown = best_cuts(cuts)
             breaks = {metric: find_break(shown, metric) for metric in metrics}
             lines += ["", f"### {_treatment(treatment)}", ""]
-            lines += [*_by_n(shown, metrics), "", *_by_loss(cuts, metrics, full, breaks), ""]
+            uncut = control(every, treatment)
+            lines += [
+                *_by_n(pd.concat([uncut, shown]), metrics),
+                "",
+                *_by_loss(cuts, metrics, full, breaks),
+                "",
+            ]
             lines += [*_notes(shown, metrics, breaks), ""]
             lines += _advice(cuts, rows, breaks, full, tolerance, command)
     return "\n".join(lines) + "\n"
 
 
 def _by_n(cuts: pd.DataFrame, metrics: list[str]) -> list[str]:
-    """What the best cut of each n retains."""
+    """What the best cut of each n retains, and the uncut model if it was healed too."""
     columns = [f"retained_{metric}" for metric in metrics]
     heads = ["layers removed", "drop", "chosen by", *metrics]
     if len(metrics) > 1:
         columns, heads = [*columns, "average"], [*heads, "average"]
     cells = [
-        [str(row["n"]), _layers(row), row["strategy"], *(_part(row, column) for column in columns)]
+        [
+            str(row["n"]),
+            *((_layers(row), row["strategy"]) if row["n"] else ("none", "(control)")),
+            *(_part(row, column) for column in columns),
+        ]
         for _, row in cuts.iterrows()
     ]
     return markdown_table(heads, cells, right=set(heads) - {"drop", "chosen by"})

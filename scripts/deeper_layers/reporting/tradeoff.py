@@ -15,6 +15,7 @@ from math import hypot
 
 import pandas as pd
 
+from ..layout import PRUNED
 from .metrics import SIGNIFICANT, above_chance, chance, is_loss, retained, unpruned
 
 STEEP = 2  # times its equal share of the quality that a layer may take before the curve counts as broken
@@ -43,6 +44,13 @@ def with_average(cuts: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         average=values.clip(0, 1).mean(axis=1),
         average_stderr=(errors**2).sum(axis=1) ** 0.5 / len(metrics),
     )
+
+
+def control(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
+    """Of ``parts`` with the uncut rows, that of the uncut model after a recipe's healing; none if it was not
+    healed."""
+    healed = rows[(rows["n"] == 0) & (rows["treatment"] == treatment) & (treatment != PRUNED)]
+    return healed.head(1)
 
 
 def best_cuts(cuts: pd.DataFrame) -> pd.DataFrame:

@@ -143,7 +143,7 @@ FIGURES = {
         "error; thin lines: the losses named at the right); below, the layers that it lacks, coloured by the "
         "strategy. Broad pale lines: where a curve breaks, losing for good significantly more than twice the "
         "equal shares of the layers that go. Grey dots: equal shares. Dashes: the best compromise, farthest "
-        "above equal shares of what retains half.",
+        "above equal shares of what retains half. Diamonds: the uncut model after the same healing.",
     ),
     "strategies": FigureEntry(
         module="comparison",

@@ -10,11 +10,11 @@ from matplotlib.patches import Patch
 
 from ...pruning.layer_set import LayerSet
 from ..metrics import omitted
-from ..tradeoff import best_cuts, compromise, find_break, parts
+from ..tradeoff import best_cuts, compromise, control, find_break, parts
 from .curves import add_legend, legend_entry
 from .panels import label_axes, panels, removed_axis
 from .select import Selection
-from .style import GREY, INK, crowded, label, metric_style, strategy_colour
+from .style import CONTROL, GREY, INK, crowded, label, metric_style, strategy_colour
 
 LOSSES = (1, 5, 10, 20)  # per cent that the lines on the right allow to lose
 TOLERANCE = {"color": "#bdbdbd", "linewidth": 0.6, "zorder": 1}
@@ -30,7 +30,8 @@ def trade_off(selection: Selection) -> Figure:
     table, model, treatments = selection.table, selection.model, selection.treatments
     reasons = omitted(table, selection.levels, model)
     metrics = [metric for metric in selection.metrics if reasons.get(metric, "") is None]
-    cuts = parts(table, selection.levels, model)
+    every = parts(table, selection.levels, model, uncut=True)
+    cuts = every[every["n"] > 0]
     share = {"sharex": "col", "sharey": "row", "height_ratios": [2.4, 1]}
     fig, axes = panels(2, len(treatments), height=1.85, least=2.2, **share)
     chosen: set[str] = set()
@@ -38,8 +39,13 @@ def trade_off(selection: Selection) -> Figure:
         rows = cuts[cuts["treatment"] == treatment] if metrics else cuts.iloc[:0]
         if not rows.empty:
             best = best_cuts(rows)
+            uncut = control(every, treatment)
             for metric in metrics:
-                _draw_part(curves, best, metric, **metric_style(table, metric, treatment))
+                style = metric_style(table, metric, treatment)
+                _draw_part(curves, best, metric, **style)
+                if not uncut.empty:
+                    value, stderr = (100 * uncut[f"retained_{metric}{end}"] for end in ("", "_stderr"))
+                    curves.errorbar([0], value, stderr, color=style["color"], zorder=3, **CONTROL)
             _draw_layers(layers, table, best)
             for ax in (curves, layers):
                 ax.axvline(100 * compromise(best)["fraction_removed"], **ADVISED)
@@ -68,7 +74,10 @@ def trade_off(selection: Selection) -> Figure:
         if name in chosen
     ]
     entries += [legend_entry("break", color=INK, **BREAK), legend_entry("equal shares", **EQUAL_SHARES)]
-    add_legend(fig, [*entries, legend_entry("best compromise", **ADVISED)])
+    entries.append(legend_entry("best compromise", **ADVISED))
+    if any(not control(every, treatment).empty for treatment in treatments):
+        entries.append(legend_entry("healed, not cut", color=INK, **CONTROL))
+    add_legend(fig, entries)
     return fig
 
 
