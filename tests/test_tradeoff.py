@@ -73,3 +73,4 @@ def test_the_best_compromise_is_farthest_above_equal_shares():
     assert compromise(cuts({1: 0.9, 2: 0.8, 3: 0.7}))["n"] == 1  # least below
     assert compromise(cuts({1: 0.94, 19: 0.06}))["n"] == 1  # what retains nothing is no compromise
     assert compromise(cuts({1: 0.3, 2: 0.4, 3: 0.2}))["n"] == 2
+    assert compromise(cuts({1: float("nan")}))["n"] == 1  # a loss that is no number

@@ -135,5 +135,5 @@ def compromise(cuts: pd.DataFrame) -> pd.Series:
     none."""
     half = cuts[cuts["average"] >= 0.5]
     if half.empty:
-        return cuts.loc[cuts["average"].idxmax()]
+        return cuts.loc[cuts["average"].fillna(-1).idxmax()]
     return half.loc[(half["average"] + half["fraction_removed"]).idxmax()]
