@@ -41,7 +41,7 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
         (
             "blocks",
             1,
-            f"blocks.py {model} --strategies deepest --remove 1 --distances {m}/distances.csv "
+            f"blocks.py {model} --strategies deepest --remove 1 --evidence distances={m}/distances.csv "
             f"--out {m}/blocks.csv",
         ),
         ("cut", CUTS, f"cut.py --verify {model} --block drop_2-2 --out {m}/checkpoints/drop_2-2"),

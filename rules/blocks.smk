@@ -4,8 +4,8 @@
 
 checkpoint blocks:
     input:
-        **{name: paths.evidence(name) for name in study.evidence},
         checkpoint=paths.full(),
+        evidence=[paths.evidence(name) for name in study.evidence],
     output:
         paths.blocks(),
     log:

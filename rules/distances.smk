@@ -4,12 +4,14 @@
 rule distances:
     input:
         checkpoint=paths.full(),
-        tokens=lambda wildcards: study.tokens(wildcards.model, config["distances"]),
+        tokens=lambda w: study.tokens(w.model, measured(config, w.evidence)),
     output:
-        distances=paths.distances(),
-        summary=paths.distances(ending="json"),
+        distances=paths.evidence("{evidence}"),
+        summary=paths.evidence("{evidence}", ending="json"),
     log:
-        paths.log("{model}/distances"),
+        paths.log("{model}/{evidence}"),
+    wildcard_constraints:
+        evidence=names(of_kind(study.evidence, "distances")),
     conda:
         "../envs/models.yaml"
     threads: threads_for(workloads.distances)

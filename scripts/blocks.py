@@ -1,5 +1,6 @@
 """Which block each strategy removes for each n: blocks.csv."""
 
+import json
 from pathlib import Path
 
 from deeper_layers.checkpoints.folder import MANIFEST
@@ -10,7 +11,19 @@ from deeper_layers.pruning.strategies import STRATEGIES, needed
 from deeper_layers.pruning.strategy import Evidence
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.files import atomic_write, read_json
+from deeper_layers.settings.strategies import StrategySettings
 from deeper_layers.settings.study import StudySettings
+
+
+def rules(arguments) -> dict[str, StrategySettings]:
+    """Each strategy's rule with its settings."""
+    own = json.loads(arguments.rules)
+    found = {name: StrategySettings.of({"rule": name} | own.get(name, {})) for name in arguments.strategies}
+    for settings in found.values():
+        if settings.rule not in STRATEGIES:
+            known = ", ".join(sorted(STRATEGIES))
+            raise UserError(f"the strategy {settings.rule} is not known; known: {known}")
+    return found
 
 
 def main(arguments):
@@ -20,15 +33,12 @@ def main(arguments):
     too_many = [n for n in remove if n >= n_layers]
     if too_many:
         raise UserError(f"study.remove: the model has {n_layers} layers, so n = {too_many[0]} leaves none")
-    given = {name: getattr(arguments, name) for name in needed(STRATEGIES)}
-    for strategy in arguments.strategies:
-        if strategy not in STRATEGIES:
-            raise UserError(f"the strategy {strategy} is not known; known: {', '.join(sorted(STRATEGIES))}")
-        for name in sorted(STRATEGIES[strategy].needs):
-            if not given[name]:
-                raise UserError(f"the strategy {strategy} chooses by {name}: give --{name}")
-    evidence = Evidence(manifest["source"]["id"], {name: path for name, path in given.items() if path})
-    choices = choose(arguments.strategies, remove, n_layers, evidence)
+    chosen_by, files = rules(arguments), dict(named.split("=", 1) for named in arguments.evidence)
+    for name in needed(chosen_by.values()):
+        if name not in files:
+            raise UserError(f"a strategy chooses by {name}: give --evidence {name}=FILE")
+    evidence = Evidence(manifest["source"]["id"], {name: Path(path) for name, path in files.items()})
+    choices = choose(chosen_by, remove, n_layers, evidence)
     for choice in choices:
         choice.block.kept(n_layers)
     with atomic_write(arguments.out) as temporary:
@@ -38,9 +48,11 @@ def main(arguments):
 if __name__ == "__main__":
     p = cli.parser(__doc__)
     cli.add_paths(p, checkpoint="Folder of the uncut model.", out="blocks.csv to write.")
-    for name in needed(STRATEGIES):
-        p.add_argument(f"--{name}", type=Path, help=f"Its {name}.csv, for strategies that choose by it.")
     cli.add_settings(p, StudySettings, "strategies")
+    meaning = "What was measured, as NAME=FILE: distances=distances.csv."
+    p.add_argument("--evidence", nargs="*", default=[], help=meaning)
+    meaning = 'Settings of strategies, JSON: {"a": {"rule": "random", "seed": 1}}.'
+    p.add_argument("--rules", default="{}", help=meaning)
     meaning = "Numbers of layers to remove, n; none for no cuts. Default is 1..L-1."
     p.add_argument("--remove", nargs="*", type=int, help=meaning)
     cli.run(main, p)

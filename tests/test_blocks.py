@@ -20,7 +20,14 @@ from deeper_layers.pruning.published_blocks import published_blocks
 from deeper_layers.pruning.selection import PendingBlock, choose, expected
 from deeper_layers.pruning.similarity import similarity
 from deeper_layers.pruning.strategy import Evidence, read_distances
+from deeper_layers.settings.strategies import StrategySettings
 from helpers.config import ROOT
+
+
+def rules(*names: str) -> dict[str, StrategySettings]:
+    """Strategies that are rules by themselves."""
+    return {name: StrategySettings(rule=name) for name in names}
+
 
 NAMES = {
     "full": (),
@@ -119,7 +126,7 @@ def test_deepest_keeps_only_the_last_layer(n_layers, n, removed):
 
 def test_choices_are_written_and_read_back(tmp_path):
     distances = {(first, n): 0.1 * n + abs(first - 3) / 100 for n in range(1, 7) for first in range(7 - n)}
-    choices = choose(["similarity", "deepest"], [2, 4], 6, measured(tmp_path, distances))
+    choices = choose(rules("similarity", "deepest"), [2, 4], 6, measured(tmp_path, distances))
     assert [(c.strategy, str(c.block)) for c in choices] == [
         ("similarity", "full"),
         ("similarity", "drop_3-4"),
@@ -159,7 +166,7 @@ MISTRAL = "mistralai/Mistral-7B-v0.1"  # its blocks of 8 and 24 layers: 21 to 28
 
 
 def test_published_needs_no_distances_and_has_lines_only_where_the_authors_show_one():
-    choices = choose(["published", "deepest"], [8, 26], 32, Evidence(MISTRAL))
+    choices = choose(rules("published", "deepest"), [8, 26], 32, Evidence(MISTRAL))
     assert [(c.strategy, str(c.block)) for c in choices] == [
         ("published", "full"),
         ("published", "drop_21-28"),
@@ -168,18 +175,20 @@ def test_published_needs_no_distances_and_has_lines_only_where_the_authors_show_
         ("deepest", "drop_5-30"),
     ]
     assert choices[0].distance == 0 and math.isnan(choices[1].distance)
-    assert {c.strategy for c in choose(["published", "deepest"], [1, 2], 8, Evidence("other"))} == {"deepest"}
+    assert {c.strategy for c in choose(rules("published", "deepest"), [1, 2], 8, Evidence("other"))} == {
+        "deepest"
+    }
 
 
 def test_the_distance_of_a_choice_is_that_over_its_block(tmp_path):
     distances = {(first, n): 0.01 * first + n for n in range(1, 33) for first in range(33 - n)}
-    choices = choose(["published", "deepest"], [8], 32, measured(tmp_path, distances, MISTRAL))
+    choices = choose(rules("published", "deepest"), [8], 32, measured(tmp_path, distances, MISTRAL))
     assert [c.distance for c in choices] == [0, distances[21, 8], 0, distances[23, 8]]
 
 
 def test_before_the_evidence_is_there_its_blocks_are_pending():
     known = [Choice("similarity", LayerSet.contiguous(3, 2), 0.1)]
-    choices = expected(["similarity", "deepest"], [2, 4], 8, "other", known)
+    choices = expected(rules("similarity", "deepest"), [2, 4], 8, "other", known)
     assert [(c.strategy, c.n, isinstance(c.block, PendingBlock)) for c in choices] == [
         *(("similarity", 0, False), ("similarity", 2, False), ("similarity", 4, True)),
         *(("deepest", 0, False), ("deepest", 2, False), ("deepest", 4, False)),
@@ -189,7 +198,7 @@ def test_before_the_evidence_is_there_its_blocks_are_pending():
 
 def test_a_model_of_unknown_size_may_have_blocks_beyond_the_guess():
     """Llama-2-70B taken for 32 layers: published blocks lie in 80, and 40 of 32 cannot go."""
-    found = expected(["published", "deepest"], [2, 40], 32, "meta-llama/Llama-2-70b-hf")
+    found = expected(rules("published", "deepest"), [2, 40], 32, "meta-llama/Llama-2-70b-hf")
     assert [(c.strategy, c.n, isinstance(c.block, PendingBlock)) for c in found] == [
         *(("published", 0, False), ("published", 2, True), ("deepest", 0, False), ("deepest", 2, False))
     ]
@@ -216,5 +225,5 @@ def test_the_program_runs_the_published_blocks_without_a_similarity_pass(tmp_pat
     assert math.isnan(choices[1].distance)
     failed = run("--strategies", "similarity", "--remove", "8")
     assert failed.returncode == 1 and failed.stderr == (
-        "error: the strategy similarity chooses by distances: give --distances\n"
+        "error: a strategy chooses by distances: give --evidence distances=FILE\n"
     )

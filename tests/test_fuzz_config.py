@@ -181,7 +181,7 @@ def commands(study: Study):
         yield program, f"{adopt}{made} --model {model} {out}", None
         yield "cut", f"{options.trust(study, model)} --checkpoint x --block full {out}", None
         yield "blocks", f"{options.blocks(study, model)} --checkpoint x {out}", None
-        if study.needs_distances:
+        if "distances" in study.evidence:
             words = f"{options.distances(study, model)} {options.distances_tuning(study)}"
             yield "distances", f"{words} --checkpoint x --tokens x {out}", DistanceSettings
         for recipe in study.recipes:

@@ -67,4 +67,4 @@ def test_a_study_asks_for_what_its_strategies_choose_by(code, tmp_path):
     module.write_text(EVERY_OTHER.replace("2 * n, 2))))", '2 * n, 2))), frozenset({"distances"}))'))
     planned = run_workflow(needing, tmp_path, "-n", "-p", "--cores", "1", "results/tiny/blocks.csv")
     assert "Measuring the distances of tiny" in planned
-    assert "--distances results/tiny/distances.csv" in planned
+    assert "--evidence distances=results/tiny/distances.csv" in planned

@@ -106,14 +106,24 @@ def test_the_papers_study_has_the_settings_of_its_appendix(study):
 
 
 def test_the_ablations_change_one_thing_each(study):
-    found = study("ablations")
-    base = found.recipe("healed", "llama-2-7b")
-    assert base["rank"] == APPENDIX["llama-2-7b"][3] and base["learning_rate"] == APPENDIX["llama-2-7b"][2]
-    for name in found.recipes[1:]:
-        recipe = found.recipe(name, "llama-2-7b")
-        changes = {key for key in recipe if recipe[key] != base[key]}
-        assert changes == {name.split("_")[0]} and recipe[changes.pop()] == int(name.split("_")[1])
-    assert {"recipes", "prompts"} <= set(figures.of_model(found))  # figures 7, 8 and 9
+    """Figures 7, 8 and 9 on the paper's models, with what its appendix says of each."""
+    found, ranks = study("ablations"), study("ranks")
+    assert found.models == ["llama-2-13b"]
+    assert ranks.models == ["mistral-7b", "llama-2-7b", "llama-2-70b"] and ranks.suites == ["mmlu", "loss"]
+    for studied in (found, ranks):
+        for model in studied.models:
+            base = studied.recipe(studied.recipes[0], model)
+            assert base["learning_rate"] == APPENDIX[model][2] and base["length"] == APPENDIX[model][1]
+            for name in studied.recipes[1:]:
+                recipe = studied.recipe(name, model)
+                changes = {key for key in recipe if recipe[key] != base[key]}
+                assert changes == {name.split("_")[0]} and recipe[changes.pop()] == int(name.split("_")[1])
+    assert found.recipe("healed", "llama-2-13b")["rank"] == APPENDIX["llama-2-13b"][3]
+    assert "recipes" in figures.of_model(ranks)
+    healed = {c.strategy for c in ranks.expected("llama-2-70b")}
+    assert healed == {"similarity", "deepest"}
+    assert ranks.recipe("rank_8", "llama-2-70b")["strategies"] == ["similarity"]
+    assert {"recipes", "prompts"} <= set(figures.of_model(found))
     asked = options.figure(found, "prompts").split()
     assert asked[:3] == ["--metrics", "mmlu_mmlu", "mmlu_1_shot_mmlu"] and len(asked) == 8
     for suite in found.suites[1:-1]:

@@ -290,9 +290,9 @@ def test_published_must_be_known_of_every_model_if_it_comes_first():
     with pytest.raises(UserError, match="published has no blocks of embedded, and figures show the first"):
         checked(changed(study__strategies=["published", "similarity"]))
     study = checked(changed(study__strategies=["similarity", "published"]))
-    assert study.needs_distances
+    assert "distances" in study.evidence
     deepest = checked(changed(study__strategies=["deepest"]))
-    assert not deepest.needs_distances and figures.of_distances(deepest) == []
+    assert "distances" not in deepest.evidence and figures.of_distances(deepest) == []
 
 
 def test_first_generation_qwen_must_be_converted(tmp_path, monkeypatch):

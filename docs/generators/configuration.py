@@ -11,7 +11,13 @@ HEADER = """\
 # Written by `make docs` from scripts/deeper_layers/settings, for editors that complete and check YAML by a
 # schema. Snakemake checks every configuration by the same classes.
 """
-NAMES = {"models": "MODEL", "texts": "TEXT", "recipes": "RECIPE", "suites": "SUITE"}  # of keys of your own
+NAMES = {  # of keys of your own
+    "models": "MODEL",
+    "strategies": "STRATEGY",
+    "texts": "TEXT",
+    "recipes": "RECIPE",
+    "suites": "SUITE",
+}
 
 
 def schema_file() -> str:

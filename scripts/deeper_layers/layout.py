@@ -53,9 +53,9 @@ class Layout:
         """The summary of a text's tokens, or with ``ending`` safetensors the tokens."""
         return f"{self.out}/{model}/tokens/{text}-{split}.{ending}"
 
-    def evidence(self, name: str, model: str = MODEL) -> str:
-        """What was measured of a model for a strategy that needs ``name``."""
-        return f"{self.out}/{model}/{name}.csv"
+    def evidence(self, name: str, model: str = MODEL, ending: str = "csv") -> str:
+        """What was measured of a model for a strategy that chooses by ``name``."""
+        return f"{self.out}/{model}/{name}.{ending}"
 
     def distances(self, model: str = MODEL, ending: str = "csv") -> str:
         return f"{self.out}/{model}/distances.{ending}"

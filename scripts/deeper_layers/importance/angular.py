@@ -8,7 +8,7 @@ arccos per sample, then the mean over samples.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
 from ..models.layers import decoder_layers
 from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..runtime.files import atomic_write
-from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
 from ..settings.distances import DistanceSettings
+from .passes import batches_by_length, in_batches, padded
 
 
 @dataclass
@@ -112,31 +111,6 @@ def final(hidden: Tensor, at: Tensor) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), at]
 
 
-def batches_by_length(
-    lengths: Sequence[int], batch_tokens: int, padded: Callable[[int], int] = lambda n: n
-) -> list[list[int]]:
-    """Indices of documents in batches of similar length: at most ``batch_tokens`` tokens, padding (to
-    ``padded(length)``) counted."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):  # the longest first: fail early
-        if batches and padded(lengths[batches[-1][0]]) * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def padded(
-    documents: Sequence[np.ndarray], pad: int = 0, to: Callable[[int], int] = lambda n: n
-) -> tuple[Tensor, Tensor]:
-    """Right-padded ids (int64 [B, T], T is ``to(length)`` of the longest) and the position of each last token
-    (int64 [B])."""
-    ids = torch.full((len(documents), to(max(map(len, documents)))), pad)
-    for row, document in zip(ids, documents, strict=True):
-        row[: len(document)] = torch.from_numpy(document)
-    return ids, torch.tensor([len(d) - 1 for d in documents])
-
-
 @torch.inference_mode()
 def angular_distances(
     model: nn.Module, documents: Sequence[np.ndarray], batch_tokens: int = DistanceSettings.batch_tokens
@@ -148,43 +122,17 @@ def angular_distances(
     it and all later ones are halved; UserError if not even one document fits.
     """
     layers = decoder_layers(model)
-    device = next(model.parameters()).device
     sums = AngularDistances(len(layers))
-    decoder = model.base_model
     at: list[Tensor] = [torch.empty(0)]
-    to = partial(padded_length, device=device, longest=positions(model))
 
-    def fits(batch: list[int]) -> bool:
-        ids, at[0] = (t.to(device) for t in padded([documents[i] for i in batch], to=to))
-        try:
-            decoder(input_ids=ids, use_cache=False)
-            sums.add(torch.stack(states))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
+    def measure(ids: Tensor, last: Tensor) -> None:
+        at[0] = last
+        states.clear()
+        model.base_model(input_ids=ids, use_cache=False)
+        sums.add(torch.stack(states))
 
-    batches = batches_by_length([len(d) for d in documents], batch_tokens, to)[::-1]
-    with (
-        boundary_states(layers, at) as states,
-        Progress("distances", len(documents)) as progress,
-    ):
-        while batches:
-            if fits(batches[-1]):
-                progress.update(len(batches.pop()))
-                continue
-            longest, rows = len(documents[batches[-1][0]]), len(batches[-1])
-            if rows == 1:
-                raise UserError(
-                    f"one document of {longest} tokens does not fit into memory: measure the distances "
-                    "with precision nf4, with less length, or on a card with more memory"
-                )
-            states.clear()
-            free_memory()
-            rest = [i for batch in reversed(batches) for i in batch]
-            smaller = batches_by_length([len(documents[i]) for i in rest], to(longest) * (rows // 2), to)
-            batches = [[rest[i] for i in batch] for batch in reversed(smaller)]
+    with boundary_states(layers, at) as states:
+        in_batches(model, documents, batch_tokens, measure, "distances")
     return sums
 
 

@@ -6,11 +6,11 @@ from .layer_set import LayerSet
 from .strategy import Evidence, Strategy
 
 
-def similarity(n: int, n_layers: int, evidence: Evidence) -> LayerSet:
+def similarity(n: int, n_layers: int, evidence: Evidence) -> LayerSet | None:
     """l*(n): the block whose input and output are most alike, ties to the smaller l (paper, section 3.2)."""
     distances = evidence.distances
-    first = min(range(n_layers - n + 1), key=lambda first: (distances[first, n], first))
-    return LayerSet.contiguous(first, n)
+    blocks = evidence.blocks(n, n_layers)
+    return min(blocks, key=lambda block: (distances[block.first, n], block.first), default=None)
 
 
 SIMILARITY = Strategy("similarity", similarity, needs=frozenset({"distances"}))

@@ -1,4 +1,4 @@
-"""The strategies that choose which layers go, by their names in ``study.strategies``.
+"""The rules that choose which layers go, by their names in ``study.strategies`` and ``strategies.NAME.rule``.
 
 A new one is a module of this room with a ``Strategy``, and an entry here.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .deepest import DEEPEST
+from ..settings.strategies import StrategySettings
+from .deepest import DEEPEST, LAST
+from .given import GIVEN
+from .influence import INFLUENCE
 from .published_blocks import PUBLISHED
+from .random_layers import RANDOM
 from .similarity import SIMILARITY
 from .strategy import Strategy
 
@@ -18,10 +22,14 @@ STRATEGIES: dict[str, Strategy] = {
         SIMILARITY,
         DEEPEST,
         PUBLISHED,
+        INFLUENCE,
+        LAST,
+        RANDOM,
+        GIVEN,
     )
 }
 
 
-def needed(strategies: Iterable[str]) -> list[str]:
+def needed(strategies: Iterable[StrategySettings]) -> list[str]:
     """The names of what has to be measured for ``strategies``, sorted."""
-    return sorted({name for strategy in strategies for name in STRATEGIES[strategy].needs})
+    return sorted({one.evidence(kind) for one in strategies for kind in STRATEGIES[one.rule].needs})

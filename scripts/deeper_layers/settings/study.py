@@ -13,6 +13,7 @@ from .distances import Distances
 from .healing import Recipe
 from .model import Model
 from .speed import SpeedSettings
+from .strategies import StrategySettings
 from .suites import Suite
 from .texts import Text
 
@@ -41,8 +42,10 @@ class StudySettings(Settings):
     strategies: Sequence[str] = setting(
         str,
         ("similarity",),
-        "How the n layers are chosen. similarity, the block with the least angular distance; deepest, the "
-        "last n layers but the very last one; published, the authors' own blocks, which need no distances.",
+        "How the n layers are chosen: names of keys under strategies, or a rule by itself. similarity, the "
+        "block with the least angular distance; deepest, the last n layers but the very last one; published, "
+        "the authors' own blocks, which need no distances; influence, the n layers that change the hidden "
+        "states least, wherever they are; last, the last n layers; random, n layers by seed.",
         unique=True,
     )
     recipes: Sequence[str] = setting(
@@ -98,6 +101,13 @@ class Configuration(Settings):
         Text,
         "Texts by name, each with the splits train, calibration and validation, which share no document.",
         default=REQUIRED,
+        named=True,
+    )
+    strategies: dict = section(
+        StrategySettings,
+        "Strategies by the name they have in tables and figures, for study.strategies beside the rules "
+        "themselves: a rule with settings of its own.",
+        default={},
         named=True,
     )
     distances: dict | None = section(

@@ -23,7 +23,7 @@ def asked_by(study: Study, model: str) -> Asked:
         if settings.get("stream"):
             streamed.append(f"{where}.stream")
 
-    if study.needs_distances:
+    if study.evidence:
         asks("distances", config["distances"])
     for recipe in study.recipes:
         asks(f"recipes.{recipe}", study.method(recipe).settings(study.recipe(recipe, model)))

@@ -21,16 +21,19 @@ from ..healing.methods import METHODS
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from ..pruning.strategies import STRATEGIES
+from ..pruning.strategy import SECTIONS
 from ..runtime.files import read_json
 from ..settings.base import Settings
 from ..settings.distances import Distances
 from ..settings.healing import HealedCuts
 from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
+from ..settings.strategies import StrategySettings
 from ..settings.study import Configuration
 from ..settings.suites import Loss, Suite
 from ..settings.texts import WORLD_TASKS, Text
 from .asked import check_study
+from .evidence import measured
 from .exports import exported
 from .schema import MissingError, did_you_mean
 from .sources import ResolvedModel
@@ -65,13 +68,33 @@ def check(study: Study) -> list[str]:
 def _check_names(study: Study) -> None:
     chosen = {kind: study.config["study"][kind] for kind in ("models", "strategies", "recipes", "suites")}
     for kind, names in chosen.items():
-        known = STRATEGIES if kind == "strategies" else study.config[kind]
+        known = {**STRATEGIES, **study.config[kind]} if kind == "strategies" else study.config[kind]
         for name in names:
             if name not in known:
                 raise MissingError(f"study.{kind}: {name!r} is not known{did_you_mean(name, known)}")
+    for name, entry in study.config["strategies"].items():
+        _check_strategy(name, entry)
     for kind, reserved in RESERVED.items():
         for name in chosen[kind]:
             check_name(kind, name, reserved)
+
+
+def _check_strategy(name: str, entry: Mapping[str, Any]) -> None:
+    """An entry of ``strategies``: its rule, and only what that reads."""
+    where, rule = f"strategies.{name}", entry["rule"]
+    check_name("strategies", name)
+    if rule not in STRATEGIES:
+        raise MissingError(f"{where}.rule: {rule!r} is not known{did_you_mean(rule, STRATEGIES)}")
+    if name in STRATEGIES and name != rule:
+        raise UserError(f"{where}: {name} is a rule by itself; give {rule} with settings another name")
+    construct(StrategySettings, where, entry)
+    chosen = STRATEGIES[rule]
+    read = {"rule", *chosen.keys} | ({"text"} if chosen.needs else set())
+    read |= set() if rule == "published" else {"protect"}
+    defaults = {one.name: one.default for one in fields(StrategySettings)}
+    for key, value in entry.items():
+        if key not in read and value not in (defaults[key], None, []):
+            raise UserError(f"{where}.{key}: {rule} does not read it; it reads {', '.join(sorted(read))}")
 
 
 def _check_model(study: Study, name: str) -> None:
@@ -161,10 +184,15 @@ def _check_readers(study: Study) -> None:
         if settings.get("text") in study.sampled_texts:
             raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
         _check_tasks(study, suite)
-    if study.needs_distances:
-        if "distances" not in study.config:
-            raise MissingError("distances: the strategy similarity needs them; write distances: {text: NAME}")
-        _check_text(study, "distances", study.config["distances"], "samples")
+    for strategy, chosen in study.rules.items():
+        for kind in sorted(STRATEGIES[chosen.rule].needs):
+            section = SECTIONS[kind]
+            if section not in study.config:
+                raise MissingError(
+                    f"{section}: the strategy {strategy} needs them; write {section}: {{text: NAME}}"
+                )
+            where = f"strategies.{strategy}" if chosen.text else section
+            _check_text(study, where, measured(study.config, chosen.evidence(kind)), "samples")
 
 
 def _check_text(study: Study, where: str, reader: Mapping[str, Any], count: str | None = None) -> None:
@@ -222,7 +250,7 @@ def _check_settings(study: Study) -> None:
         construct(Model, f"models.{name}", model)
         if model["source"] == "pretrain":
             construct(TrainedModel, f"models.{name}.pretrain", model["pretrain"])
-    if study.needs_distances and "distances" in config:
+    if study.evidence and "distances" in config:
         construct(Distances, "distances", config["distances"])
     for recipe in study.recipes:
         for name in study.models:

@@ -46,7 +46,7 @@ def _facts(study: Study) -> set[str]:
         "recipes": bool(study.recipes),
         "no recipes": not study.recipes,
         "several recipes": len(study.recipes) > 1,
-        "distances": study.needs_distances,
+        "distances": "distances" in study.evidence,
         "speed": study.config["study"]["speed"],
         "prompts": len(prompts(study)) > 1,
         "published": any(_is_published(study, model) for model in study.models),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
@@ -183,8 +184,8 @@ def source_option(wildcards: Any, input: Any) -> str:
 
 
 def evidence_options(wildcards: Any, input: Any) -> str:
-    """What the strategies choose by, which the inputs but the checkpoint are."""
-    return command_line({name: files for name, files in input.items() if name != "checkpoint"})
+    """What the strategies choose by, each by its name."""
+    return command_line({"evidence": [f"{Path(file).stem}={file}" for file in input.evidence]})
 
 
 def suite_option(wildcards: Any, input: Any) -> str:

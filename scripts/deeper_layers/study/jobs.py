@@ -15,6 +15,7 @@ from ..settings.texts import SPLITS
 from . import figures
 from .chunks import chunks
 from .estimates import Work
+from .evidence import measured
 from .study import Study
 from .token_counts import document_tokens
 from .workload import Workloads
@@ -90,7 +91,7 @@ class Context:
         """(text, split) of all that is read of a model's tokens."""
         study = self.study
         readers = [study.config["suites"][suite]["loss"] for suite in study.suites if study.is_loss(suite)]
-        readers += [study.config["distances"]] if study.needs_distances else []
+        readers += [measured(study.config, name) for name in study.evidence]
         readers += [
             study.recipe(recipe, model)
             for recipe in study.recipes
@@ -175,11 +176,11 @@ def tokenise(context: Context) -> Iterator[Job]:
             yield context.job("tokenise", model, output, disk=4 * tokens)
 
 
-def distances(context: Context) -> Iterator[Job]:
+def evidence(context: Context) -> Iterator[Job]:
     for model in context.study.models:
-        if context.study.needs_distances:
-            output = context.paths.distances(model)
-            yield context.job("distances", model, output, context.workloads.distances(model))
+        for name in context.study.evidence:
+            kind, output = name.partition("-")[0], context.paths.evidence(name, model)
+            yield context.job(kind, model, output, context.workloads.distances(model, name))
 
 
 def blocks(context: Context) -> Iterator[Job]:
@@ -271,7 +272,7 @@ STAGES = (  # in the order in which they run
     convert_qwen,
     convert_gguf,
     tokenise,
-    distances,
+    evidence,
     blocks,
     evaluate_pruned,
     measure_speed,

@@ -8,6 +8,7 @@ Snakemake counts it as derived from them and does not compare it.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -110,7 +111,13 @@ def blocks(study: Study, model: str) -> str:
     """Without ``--remove`` all numbers of layers, with a bare one none."""
     asked = study.config["study"]["remove"]
     remove = {} if asked == "all" else {"remove": study.removals(model) or True}
-    return command_line({"strategies": study.strategies} | remove)
+    own = {
+        name: settings.determining()
+        for name, settings in study.rules.items()
+        if name in study.config["strategies"]
+    }
+    rules = {"rules": json.dumps(own, sort_keys=True)} if own else {}
+    return command_line({"strategies": study.strategies} | rules | remove)
 
 
 def heal(study: Study, recipe: str, model: str) -> str:
@@ -149,7 +156,7 @@ def check(study: Study) -> str:
     pairs = [(recipe, model) for recipe in study.recipes for model in study.models]
     recipes = [study.method(recipe).settings(study.recipe(recipe, model)) for recipe, model in pairs]
     suites = [study.suite(suite) for suite in study.suites]
-    distances = [study.config["distances"]] if study.needs_distances else []
+    distances = [study.config["distances"]] if study.evidence else []
     settings = [*distances, *recipes, *(suite.get("loss", suite) for suite in suites)]
     precisions = sorted({one["precision"] for one in settings if "precision" in one})
     packing = any(recipe.get("packing", False) for recipe in recipes)

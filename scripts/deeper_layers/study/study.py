@@ -17,7 +17,9 @@ from ..pruning.choices import Choice, read_choices
 from ..pruning.layer_set import FULL, LayerSet
 from ..pruning.selection import expected
 from ..pruning.strategies import needed
+from ..settings.strategies import StrategySettings
 from ..settings.texts import SPLITS
+from .evidence import measured, rules
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
 
 
@@ -82,7 +84,7 @@ class Study:
 
     def documents(self, text: str) -> dict[str, int]:
         """How many documents each split of a text has, of those that the study reads."""
-        readers = [self.config["distances"]] if self.needs_distances else []
+        readers = [measured(self.config, name) for name in self.evidence]
         recipes = [recipe for recipe in self.recipes if self.reads_text(recipe)]
         readers += [self.recipe(recipe, model) for recipe in recipes for model in self.models]
         readers += [self.suite(suite)["loss"] for suite in self.suites if self.is_loss(suite)]
@@ -98,14 +100,14 @@ class Study:
     # Cuts
 
     @property
-    def evidence(self) -> list[str]:
-        """What the strategies choose by, to be measured first."""
-        return needed(self.strategies)
+    def rules(self) -> dict[str, StrategySettings]:
+        """The rule of each strategy, with its settings."""
+        return rules(self.config, self.strategies)
 
     @property
-    def needs_distances(self) -> bool:
-        """Whether a strategy chooses by the angular distances."""
-        return "distances" in self.evidence
+    def evidence(self) -> list[str]:
+        """What the strategies choose by, to be measured first."""
+        return needed(self.rules.values())
 
     def removals(self, model: str) -> list[int] | None:
         """The numbers of layers to remove, ascending; empty for no cuts. None where all of 1..L-1 are asked
@@ -127,7 +129,7 @@ class Study:
         n_layers = self.model(model).n_layers or LLAMA_2_7B["num_hidden_layers"]
         ns = self.removals(model)
         ns = list(range(1, n_layers)) if ns is None else ns
-        return expected(self.strategies, ns, n_layers, self.model(model).id, known)
+        return expected(self.rules, ns, n_layers, self.model(model).id, known)
 
     def blocks(self, choices: Iterable[Choice]) -> list[LayerSet]:
         """Distinct blocks of a model's choices, the full model first."""

@@ -13,6 +13,7 @@ from ..pruning.layer_set import FULL, LayerSet
 from . import estimates
 from .chunks import blocks_of
 from .estimates import DAY, Work
+from .evidence import measured
 from .gpu_specs import GPUS, GpuSpec
 from .sources import LLAMA_2_7B
 from .study import Study
@@ -55,8 +56,8 @@ class Workloads:
     def dequantising(self, model: str) -> Work:
         return estimates.dequantising(self.shape(model), self.study.model(model).settings["dtype"])
 
-    def distances(self, model: str) -> Work:
-        settings = self.study.config["distances"]
+    def distances(self, model: str, evidence: str = "distances") -> Work:
+        settings = measured(self.study.config, evidence)
         return estimates.distances(self.shape(model), settings, self._text(settings), self.gpu(model))
 
     def healing(self, model: str, recipe: str, block: LayerSet) -> Work:

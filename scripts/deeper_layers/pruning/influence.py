@@ -1,0 +1,27 @@
+"""The strategy ``influence``: ShortGPT's Block Influence (arXiv 2403.03853)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from .layer_set import LayerSet
+from .strategy import Evidence, Strategy
+
+
+def influence(n: int, n_layers: int, evidence: Evidence) -> LayerSet | None:
+    """The n layers that change the hidden states least, wherever they are; ties to the lower layer."""
+    path = evidence.file("influence")
+    assert path is not None  # scripts/blocks.py has asked for it
+    of_layer = read_influence(path)
+    free = sorted(evidence.free(n_layers), key=lambda layer: (of_layer[layer], layer))
+    return LayerSet(tuple(free[:n])) if n <= len(free) else None
+
+
+def read_influence(path: Path) -> dict[int, float]:
+    """Block Influence by layer, of an influence.csv."""
+    with open(path, newline="") as file:
+        return {int(row["layer"]): float(row["influence"]) for row in csv.DictReader(file)}
+
+
+INFLUENCE = Strategy("influence", influence, needs=frozenset({"influence"}))

@@ -1,0 +1,49 @@
+"""Strategies: the settings of a rule that chooses which layers go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .base import REQUIRED, Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySettings(Settings):
+    """An entry of ``strategies``: a rule and its settings. Which rule reads which is in its module."""
+
+    WHAT = "strategies"
+
+    rule: str = setting(str, REQUIRED, "How the layers are chosen: a rule of pruning/strategies.py.")
+    protect: Sequence[int] = setting(
+        int,
+        (),
+        "Layers that stay, by their numbers; negative ones count from the end, -1 is the last. Of every rule "
+        "but published.",
+        unique=True,
+    )
+    text: str | None = setting(
+        str,
+        None,
+        "Of a rule that chooses by something measured: the text to measure it on. Default is that of the "
+        "section that says how it is measured.",
+    )
+    seed: int = setting(int, 0, "Of random.", least=0)
+    contiguous: bool = setting(bool, False, "Of random: one block instead of single layers.")
+    layers: Sequence[int] = setting(
+        int, (), "Of given: layers in the order in which they go; n takes the first n.", unique=True, least=0
+    )
+    order: str | None = setting(
+        str,
+        None,
+        "Of given, instead of layers: the name of a published order (resources/published/orders.csv).",
+    )
+
+    def check(self) -> None:
+        if self.rule == "given" and bool(self.layers) == bool(self.order):
+            raise UserError("strategies: given takes either layers or order")
+
+    def evidence(self, kind: str) -> str:
+        """What evidence of a ``kind`` is called in paths: the text is named where the entry names it."""
+        return f"{kind}-{self.text}" if self.text else kind
