@@ -32,6 +32,7 @@ from deeper_layers.study import figures, options
 from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.code_hash import code
+from deeper_layers.study.cut_inputs import CutInputs
 from deeper_layers.study.evidence import measured, of_kind
 from deeper_layers.study.healed_inputs import HealedInputs
 from deeper_layers.study.inputs import (
@@ -121,6 +122,7 @@ def study_command(target):
 
 inputs = Inputs(study, blocks_csv, study_command)
 healed_inputs = HealedInputs(inputs)
+cut_inputs = CutInputs(inputs)
 
 
 def after(function):

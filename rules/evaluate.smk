@@ -38,6 +38,7 @@ rule evaluate_healed:
     input:
         checkpoint=paths.full(),
         cuts=healed_inputs.cuts,
+        verified=paths.verified(),
         # Their summaries, made with them, tell whether they are others, not the dates of so large files.
         artifacts=ancient(healed_inputs.artifacts),
         healed=healed_inputs.summaries,

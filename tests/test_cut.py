@@ -27,7 +27,7 @@ from deeper_layers.checkpoints.cut import cut_checkpoint
 from deeper_layers.errors import UserError
 from deeper_layers.models.layers import check_kept, decoder_layers, ffn_modules, removed
 from deeper_layers.models.load import load_model
-from deeper_layers.models.verify import verify_checkpoint
+from deeper_layers.models.verify import verify_checkpoint, verify_cuts
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.files import read_json, write_json
 from helpers.config import ROOT
@@ -327,6 +327,24 @@ def test_verify_refuses_a_config_that_reads_back_as_another(base, tmp_path):
     edit_json(tmp_path / "cut/config.json", rms_norm_eps=0.5)
     with pytest.raises(UserError, match="fewer layers: rms_norm_eps would come back changed"):
         verify_checkpoint(tmp_path / "cut", base)
+
+
+def test_cuts_are_checked_before_any_is_written(base, tmp_path, monkeypatch):
+    adopt_checkpoint(base, "tiny", tmp_path / "full")
+    blocks = [LayerSet.parse(name) for name in ("full", "drop_1-2", "drop_0_3-4")]
+    verify_cuts(tmp_path / "full", blocks)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    with pytest.raises(UserError, match="6 layers"):
+        verify_cuts(tmp_path / "full", [LayerSet.parse("drop_5-6")])
+    # A config that would come back as another one, and a layer that would become another one.
+    right = configs.cut_json
+    with monkeypatch.context() as patch:
+        patch.setattr(configs, "cut_json", lambda *args: right(*args) | {"rms_norm_eps": 0.5})
+        with pytest.raises(UserError, match="fewer layers: rms_norm_eps would come back changed"):
+            verify_cuts(tmp_path / "full", blocks)
+    tiny_model("gpt_neox_japanese").save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="drop_4-5 cannot be removed .*layer 3 would change .*bias"):
+        verify_cuts(tmp_path / "other", [LayerSet.parse("drop_1-2"), LayerSet.parse("drop_4-5")])
 
 
 # In memory

@@ -158,7 +158,7 @@ def test_one_more_n_heals_and_evaluates_only_its_blocks(copied):
         new = {(r["first"], r["last"]) for r in csv.DictReader(file) if r["n"] == "1"}
     todo = jobs(copied, study)
     assert todo.pop("evaluate_pruned") == 2  # a family each of quiz and loss, which keep what they have
-    assert todo.pop("cut") == todo.pop("heal") == len(new)
+    assert todo.pop("cut") == todo.pop("heal") == len(new) and todo.pop("verify_cuts") == 1
     assert todo.pop("evaluate_healed") == 2
     assert set(todo) <= AFTERWARDS
 

@@ -65,6 +65,10 @@ class Layout:
     def blocks(self, model: str = MODEL) -> str:
         return f"{self.out}/{model}/blocks.csv"
 
+    def verified(self, model: str = MODEL) -> str:
+        """Which cuts were found to leave what stays as it is."""
+        return f"{self.out}/{model}/checkpoints/verified.json"
+
     def speed(self, model: str = MODEL, ending: str = "csv") -> str:
         return f"{self.out}/{model}/speed.{ending}"
 

@@ -38,9 +38,7 @@ def cut_checkpoint(
         config = load_config(base.folder, trust_remote_code)
         expected, decoder = decoder_config.cut_config(config, block), Decoder.of(config)
     names = layer_names(base, decoder)
-    raw_config = decoder_config.cut_json(base.raw_config, decoder, block)
-    place = {old: new for new, old in enumerate(block.kept(decoder.n_layers))}
-    raw_config = cut_exceptions(raw_config, names.prefix.split(".")[-1], place)
+    raw_config = raw_config_without(base, decoder, block)
     kept = base if trust_remote_code else base.without_leftovers()
     shards = shards_by_layer(kept, names, block) if reshard else shards_without(kept, names, block)
     with writing(base.folder, target):
@@ -56,3 +54,10 @@ def cut_checkpoint(
             decoder.without(block),
             known,
         )
+
+
+def raw_config_without(base: Checkpoint, decoder: Decoder, block: LayerSet) -> dict:
+    """The content of the config.json of a cut. Raises UserError for a block that cannot be removed."""
+    raw = decoder_config.cut_json(base.raw_config, decoder, block)
+    place = {old: new for new, old in enumerate(block.kept(decoder.n_layers))}
+    return cut_exceptions(raw, layer_names(base, decoder).prefix.split(".")[-1], place)

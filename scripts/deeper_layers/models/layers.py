@@ -82,17 +82,25 @@ def removed(model: PreTrainedModel, block: LayerSet) -> Iterator[PreTrainedModel
             setattr(module, attribute, value)
 
 
-def check_kept(config: PretrainedConfig, block: LayerSet, trust_remote_code: bool = False) -> None:
+def without_weights(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model on torch's meta device (seconds at 70B)."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def check_kept(
+    config: PretrainedConfig,
+    block: LayerSet,
+    trust_remote_code: bool = False,
+    uncut: PreTrainedModel | None = None,
+) -> None:
     """Raise UserError unless the config without ``block`` describes the same model but for those layers.
 
-    Both models are built on torch's meta device, without weights (seconds at 70B): each kept layer must
-    have the same modules, shapes and scalar attributes as before, and so must all that is not a layer.
+    Both are built without weights (``uncut`` is the model of ``config``, if it is there): each kept layer
+    must have the same modules, shapes and scalar attributes as before, and so must all that is not a layer.
     """
-    cut = cut_config(config, block)
-    with torch.device("meta"):
-        models = [
-            AutoModelForCausalLM.from_config(c, trust_remote_code=trust_remote_code) for c in (config, cut)
-        ]
+    cut = without_weights(cut_config(config, block), trust_remote_code)
+    models = [uncut or without_weights(config, trust_remote_code), cut]
     layers = [decoder_layers(model) for model in models]
     pairs = [(i, layers[0][i], layer) for i, layer in zip(block.kept(len(layers[0])), layers[1], strict=True)]
     faults = {f"layer {i}": _difference(_describe_layer(old), _describe_layer(new)) for i, old, new in pairs}

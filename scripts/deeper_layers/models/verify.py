@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..checkpoints import decoder_config
+from ..checkpoints.cut import raw_config_without
 from ..checkpoints.decoder_config import Decoder
 from ..checkpoints.folder import MANIFEST, Checkpoint, load_config, read_json_object
 from ..checkpoints.layer_names import layer_names
 from ..checkpoints.leftovers import strangers
 from ..checkpoints.quantised import as_numbers
+from ..checkpoints.safetensors_io import copy_file
 from ..checkpoints.writing import check_config
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
+from ..runtime.files import write_json
 
 
 def verify_checkpoint(
@@ -62,3 +67,24 @@ def verify_checkpoint(
     for what, keys in faults.items():
         if keys:
             raise UserError(f"{folder}: {len(keys)} tensors are {what}, first {keys[0]}")
+
+
+def verify_cuts(source: str | Path, blocks: Iterable[LayerSet], trust_remote_code: bool = False) -> None:
+    """Check the cuts of a checkpoint before any is written. Raises UserError for a block whose removal would
+    change what stays, or give a config that reads back as another one than was meant.
+
+    The weights of a cut are those of ``source`` by other names; who loads it checks that it needs no others.
+    """
+    from .layers import check_kept, without_weights
+
+    base, config = Checkpoint.read(source), load_config(source, trust_remote_code)
+    decoder, uncut = Decoder.of(config), without_weights(config, trust_remote_code)
+    for block in blocks:
+        if not block.n:
+            continue
+        check_kept(config, block, trust_remote_code, uncut)
+        with TemporaryDirectory() as folder:
+            for path in base.code if trust_remote_code else []:
+                copy_file(path, Path(folder) / path.name)
+            write_json(Path(folder) / "config.json", raw_config_without(base, decoder, block))
+            check_config(Path(folder), decoder_config.cut_config(config, block), trust_remote_code)

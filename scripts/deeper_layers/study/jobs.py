@@ -204,6 +204,11 @@ def measure_speed(context: Context) -> Iterator[Job]:
         yield context.job("measure_speed", model, output, context.workloads.speed(model))
 
 
+def verify_cuts(context: Context) -> Iterator[Job]:
+    for model in dict.fromkeys(model for model, _, _ in context.healed()):
+        yield context.job("verify_cuts", model, context.paths.verified(model))
+
+
 def cut(context: Context) -> Iterator[Job]:
     for model, block in dict.fromkeys((model, block) for model, _, block in context.healed()):
         if block.n:
@@ -276,6 +281,7 @@ STAGES = (  # in the order in which they run
     blocks,
     evaluate_pruned,
     measure_speed,
+    verify_cuts,
     cut,
     heal,
     evaluate_healed,
