@@ -11,9 +11,9 @@ rule verify_cuts:
         paths.verified(),
     log:
         paths.log("{model}/verify_cuts"),
+    priority: 1
     conda:
         "../envs/models.yaml"
-    priority: 1
     resources:
         **LIGHT,
     params:
