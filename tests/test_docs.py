@@ -1,6 +1,7 @@
 """The documentation: what is made from the code is up to date, every link leads somewhere, and CI runs the
 README's commands."""
 
+import csv
 import re
 
 import pytest
@@ -10,6 +11,7 @@ import generate
 from deeper_layers import __version__
 from helpers.config import ROOT
 
+PAIR = r"\d+\.\d{3} ± \d+\.\d{3}"
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -34,6 +36,18 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("name", generate.FILES)
 def test_what_is_made_from_the_code_is_up_to_date(name):
     assert (ROOT / name).read_text() == generate.FILES[name](), "run make docs"
+
+
+def test_what_is_told_of_smollm2_is_in_its_table():
+    """Every value with a standard error, as the table writes it."""
+    with open(ROOT / "docs/figures/smollm2-table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = ("loss", "facts", "words", "arithmetic")
+    measured = {f"{float(row[m]):.3f} ± {float(row[f'{m}_stderr']):.3f}" for row in rows for m in metrics}
+    page, readme = (ROOT / "docs/smollm2.md").read_text(), (ROOT / "README.md").read_text()
+    told = re.findall(PAIR, page), re.findall(PAIR, readme)
+    assert len(told[0]) > 60 and len(told[1]) >= 5
+    assert {value for values in told for value in values} <= measured
 
 
 def test_the_readmes_setup_commands_are_run_by_ci():
