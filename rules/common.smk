@@ -33,7 +33,7 @@ from deeper_layers.study.asked import asked_by
 from deeper_layers.study.checks import check
 from deeper_layers.study.code_hash import code
 from deeper_layers.study.cut_inputs import CutInputs
-from deeper_layers.study.evidence import measured, of_kind
+from deeper_layers.study.evidence import measured, of_kind, of_section
 from deeper_layers.study.healed_inputs import HealedInputs
 from deeper_layers.study.inputs import (
     Inputs,

@@ -186,7 +186,9 @@ def test_rules_by_themselves_leave_the_command_as_it_was():
     """So that what was chosen before stays as it is."""
     study = checked(changed())
     assert options.blocks(study, study.models[0]).endswith("--strategies similarity deepest")
-    assert {rule for rule in STRATEGIES if STRATEGIES[rule].needs} == {"similarity", "influence"}
+    assert {rule for rule in STRATEGIES if STRATEGIES[rule].needs} == {
+        *("similarity", "influence", "loss", "one_shot_loss", "greedy")
+    }
 
 
 @pytest.mark.slow

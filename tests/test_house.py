@@ -21,8 +21,9 @@ FLOORS = [
     {"pruning"},
     {"checkpoints"},
     {"data", "models"},
-    {"importance", "healing", "pretraining", "reporting"},
+    {"healing", "pretraining", "reporting"},
     {"evaluation", "export"},
+    {"importance"},
     {"study", "self_check"},
 ]
 LINES = {"file": 350, "class": 150, "function": 60}

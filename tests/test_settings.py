@@ -83,6 +83,7 @@ def test_settings_that_determine_no_result_are_these():
             "card",
             "study.chunks",
             "models.gpus",
+            "losses.batch",
             *(f"distances.{name}" for name in ("batch_tokens", "spill", "stream")),
             *(f"recipes.{name}" for name in ("micro_batch", "checkpointing", "save_every")),
             "suites.batch",

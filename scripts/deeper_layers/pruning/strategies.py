@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..settings.strategies import StrategySettings
+from .by_loss import GREEDY, LOSS, ONE_SHOT
 from .deepest import DEEPEST, LAST
 from .given import GIVEN
 from .influence import INFLUENCE
@@ -23,6 +24,9 @@ STRATEGIES: dict[str, Strategy] = {
         DEEPEST,
         PUBLISHED,
         INFLUENCE,
+        LOSS,
+        ONE_SHOT,
+        GREEDY,
         LAST,
         RANDOM,
         GIVEN,

@@ -17,7 +17,13 @@ from .layer_set import LayerSet
 Distances = Mapping[tuple[int, int], float]  # (first, n) -> mean angular distance in [0, 1]
 
 # Kinds of evidence, and the section of the configuration that says how each is measured.
-SECTIONS = {"distances": "distances", "influence": "distances"}
+SECTIONS = {
+    "distances": "distances",
+    "influence": "distances",
+    "block_losses": "losses",
+    "layer_losses": "losses",
+    "greedy_losses": "losses",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Strategy:
             fewer, and the evidence, which has the settings of the strategy; None if the strategy has no set
             of n layers of this model.
         needs: kinds of what has to be measured first, of ``SECTIONS``. KIND is results/MODEL/KIND.csv, or
-            KIND-TEXT.csv where a strategy names a text, which a rule of the workflow makes.
+            KIND-TEXT.csv where a strategy names a text, which a rule of the workflow makes; of a kind that
+            protected layers change (``settings.strategies.SEARCHED``) it names those too.
         keys: settings that it reads, beside ``protect`` and, if it needs something, ``text``.
     """
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .base import REQUIRED, Settings, setting
 
+# Kinds of evidence that are found step by step, among the layers that are not protected.
+SEARCHED = {"greedy_losses"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class StrategySettings(Settings):
@@ -45,5 +48,8 @@ class StrategySettings(Settings):
             raise UserError("strategies: given takes either layers or order")
 
     def evidence(self, kind: str) -> str:
-        """What evidence of a ``kind`` is called in paths: the text is named where the entry names it."""
+        """What evidence of a ``kind`` is called in paths: the text is named where the entry names it, and
+        protected layers where they change what is measured, as in greedy_losses+0+m1-c4."""
+        protected = sorted(set(self.protect)) if kind in SEARCHED else []
+        kind += "".join(f"+{layer}".replace("-", "m") for layer in protected)
         return f"{kind}-{self.text}" if self.text else kind

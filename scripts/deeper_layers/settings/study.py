@@ -11,6 +11,7 @@ from ..errors import UserError
 from .base import REQUIRED, Settings, section, setting
 from .distances import Distances
 from .healing import Recipe
+from .losses import ChoiceLosses
 from .model import Model
 from .speed import SpeedSettings
 from .strategies import StrategySettings
@@ -45,7 +46,10 @@ class StudySettings(Settings):
         "How the n layers are chosen: names of keys under strategies, or a rule by itself. similarity, the "
         "block with the least angular distance; deepest, the last n layers but the very last one; published, "
         "the authors' own blocks, which need no distances; influence, the n layers that change the hidden "
-        "states least, wherever they are; last, the last n layers; random, n layers by seed.",
+        "states least, wherever they are; last, the last n layers; random, n layers by seed; loss, "
+        "the block without which the loss on calibration text is least; one_shot_loss, the n layers without "
+        "each of which, alone, it is least; greedy, one layer after another, each time the one without which "
+        "it is least.",
         unique=True,
     )
     recipes: Sequence[str] = setting(
@@ -112,6 +116,9 @@ class Configuration(Settings):
     )
     distances: dict | None = section(
         Distances, "The angular distances that choose the block (paper, section 3.2)."
+    )
+    losses: dict | None = section(
+        ChoiceLosses, "The losses by which the strategies loss, one_shot_loss and greedy choose."
     )
     recipes: dict = section(
         Recipe,

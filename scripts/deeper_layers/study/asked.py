@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.limits import check
 from ..checkpoints.quantised import Asked
+from .evidence import sections
 
 if TYPE_CHECKING:
     from .study import Study
@@ -23,8 +24,8 @@ def asked_by(study: Study, model: str) -> Asked:
         if settings.get("stream"):
             streamed.append(f"{where}.stream")
 
-    if study.evidence:
-        asks("distances", config["distances"])
+    for section in sections(study.evidence):
+        asks(section, config[section])
     for recipe in study.recipes:
         asks(f"recipes.{recipe}", study.method(recipe).settings(study.recipe(recipe, model)))
     for suite in study.suites:

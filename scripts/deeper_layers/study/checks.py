@@ -26,6 +26,7 @@ from ..runtime.files import read_json
 from ..settings.base import Settings
 from ..settings.distances import Distances
 from ..settings.healing import HealedCuts
+from ..settings.losses import ChoiceLosses
 from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
 from ..settings.strategies import StrategySettings
@@ -33,7 +34,7 @@ from ..settings.study import Configuration
 from ..settings.suites import Loss, Suite
 from ..settings.texts import WORLD_TASKS, Text
 from .asked import check_study
-from .evidence import measured
+from .evidence import measured, sections
 from .exports import exported
 from .schema import MissingError, did_you_mean
 from .sources import ResolvedModel
@@ -250,8 +251,9 @@ def _check_settings(study: Study) -> None:
         construct(Model, f"models.{name}", model)
         if model["source"] == "pretrain":
             construct(TrainedModel, f"models.{name}.pretrain", model["pretrain"])
-    if study.evidence and "distances" in config:
-        construct(Distances, "distances", config["distances"])
+    for section, settings in {"distances": Distances, "losses": ChoiceLosses}.items():
+        if section in sections(study.evidence) and section in config:
+            construct(settings, section, config[section])
     for recipe in study.recipes:
         for name in study.models:
             _check_recipe(study, recipe, name)

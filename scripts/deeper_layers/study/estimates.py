@@ -15,6 +15,7 @@ from typing import Any
 
 from ..checkpoints.shape import BYTES, Shape
 from ..healing.method import Demand
+from ..pruning.by_loss import blocks_of, single_layers
 from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
 from ..pruning.trie import trie
@@ -122,6 +123,28 @@ def distances(
     ``texts``."""
     tokens = settings["samples"] * tokens_per_document(settings, text)
     return _streamed(Work(shape, settings["precision"], gpu, tokens), settings)
+
+
+def losses(
+    shape: Shape, settings: Mapping[str, Any], text: Mapping[str, Any], gpu: GpuSpec | None, layers: int
+) -> Work:
+    """Losses to choose by, of the settings ``losses``, for which so many ``layers`` are run on each token."""
+    tokens = settings["samples"] * tokens_per_document(settings, text) * layers / shape.layers
+    return Work(shape, settings["precision"], gpu, tokens)
+
+
+@functools.cache
+def layers_of_choice(kind: str, ns: tuple[int, ...], n_layers: int) -> int:
+    """Layers that run on each token for the losses of a ``kind``, when each of ``ns`` layers are to go.
+
+    Of a greedy step that leaves m - 1 of m layers: the trunk runs m - 2 of them, and a branch, of each but
+    the first and the last one, all that follow.
+    """
+    if kind == "greedy_losses":
+        steps = min(max(ns, default=0), n_layers - 2)
+        return sum((m - 2) * (m + 1) // 2 for m in range(n_layers, n_layers - steps, -1))
+    cuts = single_layers(n_layers) if kind == "layer_losses" else blocks_of(ns, n_layers)
+    return trie(cuts, n_layers).layers
 
 
 def healing(shape: Shape, demand: Demand, gpu: GpuSpec | None) -> Work:

@@ -11,11 +11,12 @@ from ..checkpoints.hub_cache import cached_file
 from ..healing.methods import rule_name
 from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
+from ..pruning.strategy import SECTIONS
 from ..settings.texts import SPLITS
 from . import figures
 from .chunks import chunks
 from .estimates import Work
-from .evidence import measured
+from .evidence import kind_of, measured
 from .study import Study
 from .token_counts import document_tokens
 from .workload import Workloads
@@ -179,8 +180,11 @@ def tokenise(context: Context) -> Iterator[Job]:
 def evidence(context: Context) -> Iterator[Job]:
     for model in context.study.models:
         for name in context.study.evidence:
-            kind, output = name.partition("-")[0], context.paths.evidence(name, model)
-            yield context.job(kind, model, output, context.workloads.distances(model, name))
+            kind, output = kind_of(name), context.paths.evidence(name, model)
+            if SECTIONS[kind] == "losses":
+                yield context.job("losses", model, output, context.workloads.losses(model, name))
+            else:
+                yield context.job(kind, model, output, context.workloads.distances(model, name))
 
 
 def blocks(context: Context) -> Iterator[Job]:

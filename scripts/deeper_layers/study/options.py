@@ -17,7 +17,9 @@ from ..data.texts import sample_settings
 from ..healing.methods import DEFAULT
 from ..settings.base import Settings
 from ..settings.distances import DistanceSettings
+from ..settings.losses import ChoiceLossSettings
 from ..settings.suites import LossSettings, TaskSettings
+from .evidence import kind_of, protected, sections
 from .figures import prompts
 from .sources import ResolvedModel, expanded
 from .study import Study
@@ -107,17 +109,31 @@ def distances_tuning(study: Study) -> str:
     return _tuning(DistanceSettings, study.config["distances"])
 
 
-def blocks(study: Study, model: str) -> str:
+def losses(study: Study, model: str, evidence: str) -> str:
+    kind = kind_of(evidence)
+    settings = _determining(ChoiceLossSettings, study.config["losses"]) | {"kind": kind}
+    remove = {} if kind == "layer_losses" else _remove(study, model)
+    return command_line(settings | remove | {"protect": protected(evidence)} | study.model(model).trust)
+
+
+def losses_tuning(study: Study) -> str:
+    return _tuning(ChoiceLossSettings, study.config["losses"])
+
+
+def _remove(study: Study, model: str) -> dict[str, Any]:
     """Without ``--remove`` all numbers of layers, with a bare one none."""
     asked = study.config["study"]["remove"]
-    remove = {} if asked == "all" else {"remove": study.removals(model) or True}
+    return {} if asked == "all" else {"remove": study.removals(model) or True}
+
+
+def blocks(study: Study, model: str) -> str:
     own = {
         name: settings.determining()
         for name, settings in study.rules.items()
         if name in study.config["strategies"]
     }
     rules = {"rules": json.dumps(own, sort_keys=True)} if own else {}
-    return command_line({"strategies": study.strategies} | rules | remove)
+    return command_line({"strategies": study.strategies} | rules | _remove(study, model))
 
 
 def heal(study: Study, recipe: str, model: str) -> str:
@@ -156,8 +172,8 @@ def check(study: Study) -> str:
     pairs = [(recipe, model) for recipe in study.recipes for model in study.models]
     recipes = [study.method(recipe).settings(study.recipe(recipe, model)) for recipe, model in pairs]
     suites = [study.suite(suite) for suite in study.suites]
-    distances = [study.config["distances"]] if study.evidence else []
-    settings = [*distances, *recipes, *(suite.get("loss", suite) for suite in suites)]
+    evidence = [study.config[section] for section in sections(study.evidence)]
+    settings = [*evidence, *recipes, *(suite.get("loss", suite) for suite in suites)]
     precisions = sorted({one["precision"] for one in settings if "precision" in one})
     packing = any(recipe.get("packing", False) for recipe in recipes)
     return command_line({"precisions": precisions, "packing": packing})

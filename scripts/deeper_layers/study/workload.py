@@ -13,7 +13,7 @@ from ..pruning.layer_set import FULL, LayerSet
 from . import estimates
 from .chunks import blocks_of
 from .estimates import DAY, Work
-from .evidence import measured
+from .evidence import kind_of, measured
 from .gpu_specs import GPUS, GpuSpec
 from .sources import LLAMA_2_7B
 from .study import Study
@@ -59,6 +59,13 @@ class Workloads:
     def distances(self, model: str, evidence: str = "distances") -> Work:
         settings = measured(self.study.config, evidence)
         return estimates.distances(self.shape(model), settings, self._text(settings), self.gpu(model))
+
+    def losses(self, model: str, evidence: str) -> Work:
+        settings, shape = measured(self.study.config, evidence), self.shape(model)
+        asked = self.study.removals(model)
+        ns = range(1, shape.layers) if asked is None else [n for n in asked if n < shape.layers]
+        layers = estimates.layers_of_choice(kind_of(evidence), tuple(ns), shape.layers)
+        return estimates.losses(shape, settings, self._text(settings), self.gpu(model), layers)
 
     def healing(self, model: str, recipe: str, block: LayerSet) -> Work:
         shape = self.shape(model).without(block.n)
