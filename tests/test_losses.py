@@ -197,6 +197,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(model, documents, tmp_pat
     write_rows(tmp_path / "killed.csv", list(found[0]), found)
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not any(journal.with_suffix("").iterdir())
+    assert len(MeasuredLosses(lambda: None, documents, journal).known) == 5 + 4 + 3 + 2  # all lines are whole
 
 
 def test_more_layers_cost_only_what_is_new(model, documents, tmp_path):
