@@ -1,4 +1,5 @@
-"""Evaluate a checkpoint, or all cuts of one in one process, healed or not: lm-eval tasks, or held-out loss.
+"""Evaluate a checkpoint, or all cuts of one in one process, healed or not: lm-eval tasks, or the loss or the
+perplexity of held-out text.
 
 python scripts/evaluate.py --checkpoint results/M/checkpoints/full --blocks full drop_3-5 drop_6-9 \\
     --suite quiz --tasks knowledge reasoning --include results/texts/world/tasks --shots 0 \\
@@ -20,12 +21,14 @@ from deeper_layers.checkpoints.limits import check_arguments
 from deeper_layers.evaluation.evaluation import Evaluation
 from deeper_layers.runtime import cli
 from deeper_layers.runtime.process import OPTIONAL_IMPORTS, optional_imports
-from deeper_layers.settings.suites import LossSettings, TaskSettings
+from deeper_layers.settings.suites import LossSettings, PerplexitySettings, TaskSettings
 
 
 def check(arguments: Namespace) -> bool:
     """Whether anything is left to evaluate; if so, the model can be asked it."""
-    check_arguments(arguments, {"--length": arguments.length} if arguments.loss else {})
+    lengths = {"--length": arguments.length} if arguments.loss else {}
+    lengths |= {"--window": arguments.window} if arguments.perplexity else {}
+    check_arguments(arguments, lengths)
     arguments.evaluation = Evaluation(arguments)
     arguments.evaluation.check_tasks()
     return bool(arguments.evaluation.job.missing)
@@ -37,7 +40,7 @@ def main(arguments: Namespace) -> None:
 
 def block_imports(arguments: Namespace) -> list[str]:
     """Packages that are not to be imported: lm-eval needs all but bitsandbytes."""
-    return optional_imports(arguments, OPTIONAL_IMPORTS if arguments.loss else ())
+    return optional_imports(arguments, OPTIONAL_IMPORTS if arguments.loss or arguments.perplexity else ())
 
 
 if __name__ == "__main__":
@@ -63,4 +66,7 @@ if __name__ == "__main__":
     cli.add_flags(loss, loss="Instead of tasks.")
     loss.add_argument("--tokens", type=Path, help="Token file of the held-out text.")
     cli.add_settings(loss, LossSettings, "sequences", "length", "stream", "spill")
+    perplexity = p.add_argument_group("perplexity, of --tokens too")
+    cli.add_flags(perplexity, perplexity="Instead of tasks.")
+    cli.add_settings(perplexity, PerplexitySettings, "documents", "window", "stride")
     cli.run(main, p, block_imports, check)

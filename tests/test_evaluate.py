@@ -435,6 +435,36 @@ def test_loss_is_that_of_a_plain_loop(place, name):
         assert ours["sequences"] == 8  # one token says nothing
 
 
+@pytest.mark.parametrize("stride", [None, 8])
+def test_perplexity_is_that_of_a_plain_loop(place, stride):
+    """The loop is that of the transformers documentation, its labels masked by -100."""
+    documents = written_tokens("perplexity.safetensors", 5, [1, 30, 17, 9, 40])
+    run(
+        *["--checkpoint", "llama/full", "--blocks", *BLOCKS, "--suite", "perplexity", "--perplexity"],
+        *["--precision", "fp32", "--tokens", "perplexity.safetensors", "--documents", 4, "--window", 20],
+        *[*(["--stride", stride] if stride else []), "--out", f"perplexity-{stride}"],
+    )
+    ids = torch.tensor([sum(documents[:4], [])])
+    for block in BLOCKS:
+        model = AutoModelForCausalLM.from_pretrained(f"llama/{block}")
+        nats, counts, done = [], [], 0
+        for begin in range(0, ids.shape[1], stride or 20):
+            end = min(begin + 20, ids.shape[1])
+            labels = ids[:, begin:end].clone()
+            labels[:, : -(end - done)] = -100
+            counts.append(int((labels[:, 1:] != -100).sum()))
+            nats.append(model(ids[:, begin:end], labels=labels).loss.item() * counts[-1])
+            done = end
+            if end == ids.shape[1]:
+                break
+        ours = read(f"perplexity-{stride}/{block}.json")["results"]["perplexity"]
+        assert ours["perplexity"] == pytest.approx(math.exp(sum(nats) / sum(counts)), rel=1e-5)
+        assert ours["tokens"] == sum(counts) == (56 if stride else 54)
+        assert ours["windows"] == len(counts) == (6 if stride else 3)
+        mean, error = token_loss(np.array(nats), np.array(counts))
+        assert ours["perplexity_stderr"] == pytest.approx(math.exp(mean) * error, rel=1e-4)
+
+
 def test_standard_error_of_the_loss():
     rng = np.random.default_rng(0)
     nats = rng.gamma(3, 10, size=50)
@@ -764,6 +794,14 @@ def test_a_task_without_its_data_is_one_line(place):
         (["--checkpoint", "llama/source", *QUIZ, "--tasks", "choose"], "adopt.py"),
         (["--checkpoint", "llama/full", *QUIZ], "--tasks"),
         (["--checkpoint", "llama/full", *QUIZ, "--loss"], "--tokens"),
+        (["--checkpoint", "llama/full", *QUIZ, "--perplexity"], "--tokens"),
+        (
+            [
+                *["--checkpoint", "llama/full", *QUIZ, "--perplexity", "--tokens", "loss.safetensors"],
+                *["--stride", 9, "--window", 8],
+            ],
+            "at most 8",
+        ),
         (
             ["--checkpoint", "llama/full", *QUIZ, "--tasks", "choose", "--blocks", "drop_3-6"],
             "drop_3-6 does not",

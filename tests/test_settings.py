@@ -88,6 +88,7 @@ def test_settings_that_determine_no_result_are_these():
             *(f"recipes.{name}" for name in ("micro_batch", "checkpointing", "save_every")),
             "suites.batch",
             *(f"suites.loss.{name}" for name in ("batch", "spill", "stream")),
+            *(f"suites.perplexity.{name}" for name in ("batch", "spill", "stream")),
         ]
     )
 

@@ -57,7 +57,19 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
             "recipes.healed.text: 'word' is not known; did you mean",
         ),
         ({"models__embedded__source": "./nowhere"}, "models.embedded.source: there is no folder nowhere"),
-        ({"suites__loss__tasks": ["knowledge"]}, "suites.loss: give either tasks or loss"),
+        ({"suites__loss__tasks": ["knowledge"]}, "suites.loss: give either tasks or loss or"),
+        (
+            {"suites__loss__perplexity": {"text": "world"}},
+            "suites.loss: give either tasks or loss or perplexity",
+        ),
+        (
+            {"suites__loss": {"perplexity": {"text": "world", "window": 8, "stride": 9}}},
+            "suites.loss.perplexity: stride 9 leaves out tokens between windows of 8; write at most 8",
+        ),
+        (
+            {"suites__loss": {"perplexity": {"text": "world", "split": "validation", "documents": 10_000}}},
+            "suites.loss.perplexity.documents: 10000 documents are more than",
+        ),
         (
             {"suites__loss__loss__sequences": 1001},
             "suites.loss.loss.sequences: 1001 documents are more than the 1000 of texts.world.validation;",

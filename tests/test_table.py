@@ -18,7 +18,7 @@ from deeper_layers.errors import UserError
 from deeper_layers.reporting import table as tables
 from deeper_layers.reporting.contents import Contents
 from deeper_layers.reporting.formats import to_markdown
-from deeper_layers.reporting.metrics import metrics
+from deeper_layers.reporting.metrics import is_loss, metrics, retained
 from deeper_layers.reporting.published import published_names
 from deeper_layers.reporting.scores import suite_levels, suite_scores
 from deeper_layers.reporting.text import markdown_table, si
@@ -494,3 +494,17 @@ def test_a_recipe_may_heal_other_cuts_of_other_models(results):
         ("tiny", "drop_2-2"),
         ("other", "drop_0-1"),
     }
+
+
+def test_a_perplexity_is_a_loss_of_which_the_logarithm_is_retained():
+    measured = {"perplexity": 16.0, "perplexity_stderr": 0.8, "nats": math.log(16), "vocabulary": 4096}
+    result = {"results": {"perplexity": measured}}
+    assert suite_scores(result) == {"perplexity": (16.0, 0.8)}
+    assert list(suite_levels(result)) == [("perplexity", "chance", 4096.0)]
+    rows = pd.DataFrame({"perplexity": [16.0, 64.0, 256.0], "perplexity_stderr": [0.8, 3.2, 25.6]})
+    assert is_loss(rows, "perplexity") and is_loss(rows, "wiki_perplexity")
+    left = retained(rows, "perplexity", rows.iloc[0], 4096.0, loss=True)
+    assert left["perplexity"].tolist() == pytest.approx([1, 0.5, 0])  # nats: times 1, 1.5, 2
+    assert left["perplexity_stderr"].tolist() == pytest.approx(
+        [0.05 / math.log(16)] * 2 + [0.1 / math.log(16)]
+    )

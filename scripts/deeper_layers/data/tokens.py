@@ -56,6 +56,15 @@ class Tokens:
             )
         return [self[d][:length] for d in range(samples)]
 
+    def together(self, documents: int | None) -> np.ndarray:
+        """The first ``documents`` (None: all) end to end, int64 [T]. UserError if there are fewer."""
+        count = len(self) if documents is None else documents
+        if count > len(self):
+            raise UserError(
+                f"{self.path} holds {len(self)} documents, not {count}: lower the number asked for"
+            )
+        return self.ids[: self.offsets[count]].astype(np.int64)
+
     @property
     def lengths(self) -> np.ndarray:
         """Number of tokens of every document, int64 [D]."""

@@ -16,8 +16,8 @@ from ..errors import UserError
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from ..runtime.progress import Progress
-from ..settings.suites import LossSettings, TaskSettings
-from .job import Job, LossSuite, TaskSuite
+from ..settings.suites import LossSettings, PerplexitySettings, TaskSettings
+from .job import Job, LossSuite, PerplexitySuite, TaskSuite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,7 +40,7 @@ class Evaluation:
         self.suite = suite_of(options)
         # Healed cuts fit into memory: they were healed there.
         is_healed = options.adapter is not None or options.healed is not None
-        self.is_streamed = options.stream and options.loss and not is_healed
+        self.is_streamed = options.stream and not isinstance(self.suite, TaskSuite) and not is_healed
         treatment = options.treatment or ("healed" if is_healed else "pruned")
         labels = {"treatment": treatment, "suite": options.suite, "stream": self.is_streamed}
         facts = {"settings": self.suite.facts(), "precision": options.precision, "code": options.code}
@@ -90,7 +90,7 @@ class Evaluation:
         from ..models.artifacts import healed_cut, load_healed
 
         options, job = self.options, self.job
-        if options.loss and options.stream:
+        if options.stream and not isinstance(self.suite, TaskSuite):
             for block in job.missing:
                 cut, artifact = options.checkpoint.with_name(str(block)), job.artifact(block).folder
                 yield block, nullcontext(load_healed(cut, artifact, *self._how))
@@ -112,15 +112,12 @@ class Evaluation:
         self, model: PreTrainedModel | None, blocks: Sequence[LayerSet], title: str, journal: Path
     ) -> tuple[Scorer, Results]:
         """The ``blocks`` of the ``model``; None: of the one that is streamed."""
-        if isinstance(self.suite, LossSuite):
-            from ..data.tokens import Tokens
+        if not isinstance(self.suite, TaskSuite):
             from .cut_scorer import CutScorer
-            from .loss import losses
 
-            documents = Tokens(self.suite.tokens).first(self.suite.sequences, self.suite.length)
             batch = self.options.batch
             scorer = CutScorer(model, blocks, batch) if model else self._streamed_scorer(blocks)
-            return scorer, losses(scorer, documents, title, journal).items()
+            return scorer, self._of_text(scorer, title, journal).items()
         from ..data.tokens import load_tokenizer
         from .harness import CutsLM, evaluate
 
@@ -128,6 +125,21 @@ class Evaluation:
         tokenizer = load_tokenizer(self.options.checkpoint, self.options.trust_remote_code)
         lm = CutsLM(model, tokenizer, blocks, self.options.batch, title, journal)
         return lm.scorer, evaluate(lm, self.suite, manager, tasks)
+
+    def _of_text(self, scorer: Scorer, title: str, journal: Path) -> dict[LayerSet, dict]:
+        """The loss or the perplexity of the suite's text, by cut."""
+        from ..data.tokens import Tokens
+
+        suite = self.suite
+        tokens = Tokens(suite.tokens)
+        if isinstance(suite, LossSuite):
+            from .loss import losses
+
+            return losses(scorer, tokens.first(suite.sequences, suite.length), title, journal)
+        from .perplexity import perplexities
+
+        ids = tokens.together(suite.documents)
+        return perplexities(scorer, ids, suite.window, suite.stride, title, journal)
 
     def _streamed_scorer(self, blocks: Sequence[LayerSet]) -> StreamedCutScorer:
         from ..models.streaming import Stream
@@ -149,11 +161,17 @@ class Evaluation:
         return self.options.precision, self.options.trust_remote_code
 
 
-def suite_of(options: Namespace) -> TaskSuite | LossSuite:
+def suite_of(options: Namespace) -> TaskSuite | LossSuite | PerplexitySuite:
     """The suite that options ask for. Raises UserError if it is none, or has settings that cannot be."""
-    if not (options.tokens if options.loss else options.tasks):
-        raise UserError("give --tokens along with --loss" if options.loss else "give --tasks, or --loss")
-    if options.loss:
+    kind = next((kind for kind in ("loss", "perplexity") if getattr(options, kind)), None)
+    if kind and not options.tokens:
+        raise UserError(f"give --tokens along with --{kind}")
+    if not kind and not options.tasks:
+        raise UserError("give --tasks, --loss or --perplexity")
+    if kind == "perplexity":
+        asked = PerplexitySettings.of(vars(options))
+        return PerplexitySuite(options.tokens, asked.documents, asked.window, asked.stride or asked.window)
+    if kind:
         loss = LossSettings.of(vars(options))
         return LossSuite(options.tokens, loss.sequences, loss.length)
     tasks = TaskSettings.of(vars(options))

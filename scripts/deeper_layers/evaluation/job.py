@@ -62,6 +62,23 @@ class LossSuite:
         return {**asdict(self), "tokens": sha256(self.tokens)}
 
 
+@dataclass(frozen=True)
+class PerplexitySuite:
+    """Held-out text: the first ``documents`` (None: all) of a token file end to end, in windows of ``window``
+    tokens, one every ``stride``."""
+
+    tokens: Path
+    documents: int | None
+    window: int
+    stride: int
+
+    def facts(self) -> dict:
+        """What determines the text: the token file by content."""
+        if not self.tokens.is_file():
+            raise UserError(f"token file {self.tokens} does not exist")
+        return {**asdict(self), "tokens": sha256(self.tokens)}
+
+
 class Job:
     """An evaluation of ``checkpoint``: of its cuts ``blocks`` into the folder ``out``, a JSON each and an
     index.json at the end; of what was made of these cuts by the healings in the folder ``healed``, into

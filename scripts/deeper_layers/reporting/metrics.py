@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError
@@ -41,9 +43,17 @@ def chance(levels: pd.DataFrame, model: str, metric: str) -> float | None:
 
 
 def is_loss(table: pd.DataFrame, metric: str) -> bool:
-    """Whether a metric is a held-out loss, which is better when smaller, or one divided by ln V."""
+    """Whether a metric is a held-out loss, which is better when smaller, one divided by ln V, or a
+    perplexity."""
+    if is_perplexity(metric):
+        return True
     name = metric.removesuffix("normalised_loss").removesuffix("loss")
     return f"{name}loss" in table and f"{name}normalised_loss" in table
+
+
+def is_perplexity(metric: str) -> bool:
+    """Whether a metric is the perplexity of a suite, by its name."""
+    return metric == "perplexity" or metric.endswith("_perplexity")
 
 
 def above_chance(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[str]:
@@ -81,7 +91,7 @@ def retained(
     Of a score, that is the part of the way from chance to the unpruned model: 0 is chance. Of a loss, 1 less
     the part by which it has grown: 0 is twice the unpruned loss; or, where chance is nearer than that, the
     part of the way from it. Chance is so far from a trained model that a useless one would have most of the
-    way left.
+    way left. Of a perplexity it is that of its logarithm, which is a loss.
 
     Args:
         rows: rows of the table, of one model.
@@ -90,6 +100,10 @@ def retained(
         level: chance; taken as exact.
         loss: whether the metric is a loss.
     """
+    if is_perplexity(metric):
+        stderr = rows[f"{metric}_stderr"] / rows[metric]
+        rows = rows.assign(**{metric: np.log(rows[metric]), f"{metric}_stderr": stderr})
+        full, level = pd.Series({metric: math.log(full[metric])}), math.log(level)
     whole = -min(full[metric], level - full[metric]) if loss else full[metric] - level
     stderr = f"{metric}_stderr"
     left = 1 + (rows[metric] - full[metric]) / whole

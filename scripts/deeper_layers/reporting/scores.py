@@ -58,13 +58,16 @@ def suite_levels(result: dict) -> Iterator[tuple[str, str, float]]:
 
     A task's own ``metadata`` may state ``chance`` and ``majority``; else they are what the evaluation found
     in the documents; else chance follows from a fixed list of choices, and is 0 where text is generated. The
-    loss that knows nothing is ln V nats: 1 when normalised.
+    loss that knows nothing is ln V nats: 1 when normalised; its perplexity is V.
     """
     for task in _reported_tasks(result):
         measured = result["results"][task]
         if "normalised_loss" in measured:
             yield "loss", "chance", measured["loss"] / measured["normalised_loss"]
             yield "normalised_loss", "chance", 1.0
+            continue
+        if "perplexity" in measured and "vocabulary" in measured:
+            yield "perplexity", "chance", float(measured["vocabulary"])
             continue
         for level in ("chance", "majority"):
             value = _level(result, task, level)

@@ -1,9 +1,10 @@
-"""Suites: what models are measured by, tasks of lm-eval or the loss on held-out text."""
+"""Suites: what models are measured by, tasks of lm-eval, or the loss or the perplexity of held-out text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import UserError
 from .base import Settings, check_words, section, setting
@@ -45,6 +46,28 @@ class LossSettings(Streamed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerplexitySettings(Streamed):
+    """The perplexity of ``documents`` put end to end, in windows."""
+
+    WHAT = "perplexity"
+
+    documents: int | None = setting(int, None, "Documents, from the first. Default is all.", least=1)
+    window: int = setting(int, 2048, "Tokens that the model sees at once.", least=2)
+    stride: int | None = setting(
+        int, None, "Tokens from one window to the next. Default is the window: none is seen twice.", least=1
+    )
+    batch: int | None = batch()
+
+    def check(self) -> None:
+        super().check()
+        if self.stride and self.stride > self.window:
+            raise UserError(
+                f"{self.WHAT}: stride {self.stride} leaves out tokens between windows of {self.window}; "
+                f"write at most {self.window}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationText(TextUse):
     """The text whose loss is measured."""
 
@@ -54,6 +77,11 @@ class ValidationText(TextUse):
 @dataclass(frozen=True, kw_only=True)
 class Loss(LossSettings, ValidationText):
     """The section ``loss`` of a suite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(PerplexitySettings, ValidationText):
+    """The section ``perplexity`` of a suite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +97,28 @@ class Suite(TaskSettings):
     text: str | None = setting(str, None, "The generated text whose tasks these are; not along with include.")
     loss: dict | None = section(Loss, "Loss of held-out tokens, in nats and divided by ln V.")
 
+    perplexity: dict | None = section(Perplexity, "Perplexity of a text whose documents are put end to end.")
+
     def check(self) -> None:
-        if bool(self.tasks) == (self.loss is not None):
-            raise UserError("suites: give either tasks or loss")
+        if [bool(self.tasks), self.loss is not None, self.perplexity is not None].count(True) != 1:
+            raise UserError("suites: give either tasks or loss or perplexity")
         super().check()
         if self.tasks and self.text and self.include:
             raise UserError(
                 f"suites: text takes the tasks of the generated text {self.text}, include those of a folder; "
                 "give one"
             )
+
+
+HELD_OUT = {"loss": Loss, "perplexity": Perplexity}  # sections of suites that read held-out text
+
+
+def held_out(suite: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """Which section of a suite of the configuration reads held-out text, and its settings; None for tasks."""
+    return next(((kind, suite[kind]) for kind in HELD_OUT if suite.get(kind) is not None), None)
+
+
+def computed(suite: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a suite that say how it is computed: of that section, or its own."""
+    reader = held_out(suite)
+    return reader[1] if reader else suite

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.limits import check
 from ..checkpoints.quantised import Asked
+from ..settings.suites import held_out
 from .evidence import sections
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def asked_by(study: Study, model: str) -> Asked:
     config, lengths, precisions, streamed = study.config, {}, {}, []
 
     def asks(where: str, settings: Mapping) -> None:
-        lengths[f"{where}.length"] = settings.get("length", 0)
+        key = "window" if "window" in settings else "length"
+        lengths[f"{where}.{key}"] = settings.get(key, 0)
         if "precision" in settings:
             precisions[f"{where}.precision"] = settings["precision"]
         if settings.get("stream"):
@@ -29,8 +31,8 @@ def asked_by(study: Study, model: str) -> Asked:
     for recipe in study.recipes:
         asks(f"recipes.{recipe}", study.method(recipe).settings(study.recipe(recipe, model)))
     for suite in study.suites:
-        settings, is_loss = config["suites"][suite], study.is_loss(suite)
-        asks(f"suites.{suite}{'.loss' * is_loss}", settings["loss"] if is_loss else settings)
+        kind, settings = held_out(study.suite(suite)) or ("", study.suite(suite))
+        asks(f"suites.{suite}.{kind}".rstrip("."), settings)
     if config["study"]["speed"]:
         asks("speed", config["speed"])
         lengths["speed.prompt + speed.new"] = config["speed"]["prompt"] + config["speed"]["new"]

@@ -31,7 +31,7 @@ from ..settings.model import Model, TrainedModel
 from ..settings.speed import SpeedSettings
 from ..settings.strategies import StrategySettings
 from ..settings.study import Configuration
-from ..settings.suites import Loss, Suite
+from ..settings.suites import HELD_OUT, Suite, held_out
 from ..settings.texts import WORLD_TASKS, Text
 from .asked import check_study
 from .evidence import measured, sections
@@ -178,8 +178,10 @@ def _check_readers(study: Study) -> None:
                     raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
     for suite in study.suites:
         settings = study.suite(suite)
-        if study.is_loss(suite):
-            _check_text(study, f"suites.{suite}.loss", settings["loss"], "sequences")
+        if reader := held_out(settings):
+            kind, read = reader
+            count = {"loss": "sequences", "perplexity": "documents"}[kind]
+            _check_text(study, f"suites.{suite}.{kind}", read, count)
             continue
         _check_text(study, f"suites.{suite}", settings)
         if settings.get("text") in study.sampled_texts:
@@ -201,7 +203,7 @@ def _check_text(study: Study, where: str, reader: Mapping[str, Any], count: str 
     text, texts = reader.get("text"), study.config["texts"]
     if text is not None and text not in texts:
         raise MissingError(f"{where}.text: {text!r} is not known{did_you_mean(text, texts)}")
-    if count and reader[count] > texts[text][reader["split"]]:
+    if count and (reader.get(count) or 0) > texts[text][reader["split"]]:
         raise UserError(
             f"{where}.{count}: {reader[count]} documents are more than the "
             f"{texts[text][reader['split']]} of texts.{text}.{reader['split']}; raise that, or ask for fewer"
@@ -259,8 +261,8 @@ def _check_settings(study: Study) -> None:
             _check_recipe(study, recipe, name)
     for suite in study.suites:
         construct(Suite, f"suites.{suite}", study.suite(suite))
-        if study.is_loss(suite):
-            construct(Loss, f"suites.{suite}.loss", study.suite(suite)["loss"])
+        if reader := held_out(study.suite(suite)):
+            construct(HELD_OUT[reader[0]], f"suites.{suite}.{reader[0]}", reader[1])
     construct(SpeedSettings, "speed", config["speed"])
 
 

@@ -19,6 +19,7 @@ from ..pruning.by_loss import blocks_of, single_layers
 from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
 from ..pruning.trie import trie
+from ..settings.suites import computed
 from .gpu_specs import GpuSpec
 from .token_counts import SuiteTokens, tokens_per_document
 
@@ -154,7 +155,7 @@ def healing(shape: Shape, demand: Demand, gpu: GpuSpec | None) -> Work:
 
 def evaluation(shape: Shape, suite: Mapping[str, Any], tokens: SuiteTokens, gpu: GpuSpec | None) -> Work:
     """One model by one suite, an entry of ``suites``."""
-    return Work(shape, suite.get("loss", suite)["precision"], gpu, tokens.total)
+    return Work(shape, computed(suite)["precision"], gpu, tokens.total)
 
 
 def pruned_evaluation(
@@ -169,7 +170,7 @@ def pruned_evaluation(
     kept = sum(layers - cut.n for cut in cuts)
     run = tokens.scored * _layers_run(tuple(cuts), layers) + tokens.generated * kept
     work = evaluation(shape, suite, tokens, gpu)
-    return replace(_streamed(work, suite.get("loss", {}), states=len(cuts)), tokens=run / layers)
+    return replace(_streamed(work, computed(suite), states=len(cuts)), tokens=run / layers)
 
 
 def healed_evaluation(
@@ -178,7 +179,7 @@ def healed_evaluation(
     """Healed ``cuts`` of a model, one after another, in one job that has loaded the full model; where that is
     streamed, the cut."""
     kept = [shape.layers - cut.n for cut in cuts]
-    if suite.get("loss", suite).get("stream"):
+    if computed(suite).get("stream"):
         shape = replace(shape, layers=max(kept, default=shape.layers))
     work = evaluation(shape, suite, tokens, gpu)
     return replace(work, tokens=tokens.total * sum(kept) / shape.layers)

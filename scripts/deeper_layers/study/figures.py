@@ -72,5 +72,5 @@ def _published_metrics(study: Study) -> set[str]:
         if study.is_loss(suite):
             names |= {"c4_loss_nats"} if study.is_c4(suite) else set()
         else:
-            names |= {f"{task}_{settings.get('shots')}shot" for task in settings["tasks"]}
+            names |= {f"{task}_{settings.get('shots')}shot" for task in settings.get("tasks", [])}
     return names

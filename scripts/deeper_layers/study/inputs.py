@@ -17,6 +17,7 @@ from ..pruning.choices import Choice
 from ..pruning.layer_set import LayerSet
 from ..reporting.contents import Contents
 from ..reporting.figures.registry import FIGURES
+from ..settings.suites import held_out
 from .chunks import chunks
 from .code_hash import code
 from .exports import exported, exported_block
@@ -92,10 +93,9 @@ class Inputs:
     # Evaluations
 
     def suite_tokens(self, wildcards: Any) -> list[str]:
-        """The tokens of a suite that measures the loss."""
-        if not self.study.is_loss(wildcards.suite):
-            return []
-        return [self.study.tokens(wildcards.model, self.study.suite(wildcards.suite)["loss"])]
+        """The tokens of a suite that reads held-out text."""
+        reader = held_out(self.study.suite(wildcards.suite))
+        return [self.study.tokens(wildcards.model, reader[1])] if reader else []
 
     def suite_tasks(self, wildcards: Any) -> list[str]:
         """Definitions and questions of a suite's tasks, where the study generates them."""

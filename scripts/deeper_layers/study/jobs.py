@@ -12,6 +12,7 @@ from ..healing.methods import rule_name
 from ..pruning.layer_set import LayerSet
 from ..pruning.selection import PendingBlock
 from ..pruning.strategy import SECTIONS
+from ..settings.suites import held_out
 from ..settings.texts import SPLITS
 from . import figures
 from .chunks import chunks
@@ -91,7 +92,7 @@ class Context:
     def _texts(self, model: str) -> set[tuple[str, str]]:
         """(text, split) of all that is read of a model's tokens."""
         study = self.study
-        readers = [study.config["suites"][suite]["loss"] for suite in study.suites if study.is_loss(suite)]
+        readers = [found[1] for suite in study.suites if (found := held_out(study.suite(suite)))]
         readers += [measured(study.config, name) for name in study.evidence]
         readers += [
             study.recipe(recipe, model)

@@ -18,11 +18,13 @@ from ..healing.methods import DEFAULT
 from ..settings.base import Settings
 from ..settings.distances import DistanceSettings
 from ..settings.losses import ChoiceLossSettings
-from ..settings.suites import LossSettings, TaskSettings
+from ..settings.suites import LossSettings, PerplexitySettings, TaskSettings, computed, held_out
 from .evidence import kind_of, protected, sections
 from .figures import prompts
 from .sources import ResolvedModel, expanded
 from .study import Study
+
+HELD_OUT_SETTINGS: dict[str, type[Settings]] = {"loss": LossSettings, "perplexity": PerplexitySettings}
 
 
 def command_line(settings: Mapping[str, Any]) -> str:
@@ -152,8 +154,9 @@ def heal_tuning(study: Study, recipe: str, model: str) -> str:
 
 def evaluate(study: Study, suite: str, model: str) -> str:
     settings = study.suite(suite)
-    if study.is_loss(suite):
-        settings = _determining(LossSettings, settings["loss"]) | {"loss": True}
+    if reader := held_out(settings):
+        kind, section = reader
+        settings = _determining(HELD_OUT_SETTINGS[kind], section) | {kind: True}
     else:
         include = settings.get("include")
         settings = _determining(TaskSettings, settings) | {"include": include and expanded(include)}
@@ -162,8 +165,8 @@ def evaluate(study: Study, suite: str, model: str) -> str:
 
 def evaluate_tuning(study: Study, suite: str) -> str:
     settings = study.suite(suite)
-    if study.is_loss(suite):
-        return _tuning(LossSettings, settings["loss"])
+    if reader := held_out(settings):
+        return _tuning(HELD_OUT_SETTINGS[reader[0]], reader[1])
     return _tuning(TaskSettings, settings)
 
 
@@ -173,7 +176,7 @@ def check(study: Study) -> str:
     recipes = [study.method(recipe).settings(study.recipe(recipe, model)) for recipe, model in pairs]
     suites = [study.suite(suite) for suite in study.suites]
     evidence = [study.config[section] for section in sections(study.evidence)]
-    settings = [*evidence, *recipes, *(suite.get("loss", suite) for suite in suites)]
+    settings = [*evidence, *recipes, *map(computed, suites)]
     precisions = sorted({one["precision"] for one in settings if "precision" in one})
     packing = any(recipe.get("packing", False) for recipe in recipes)
     return command_line({"precisions": precisions, "packing": packing})

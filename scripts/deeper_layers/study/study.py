@@ -18,6 +18,7 @@ from ..pruning.layer_set import FULL, LayerSet
 from ..pruning.selection import expected
 from ..pruning.strategies import needed
 from ..settings.strategies import StrategySettings
+from ..settings.suites import held_out
 from ..settings.texts import SPLITS
 from .evidence import measured, rules
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
@@ -84,10 +85,10 @@ class Study:
 
     def documents(self, text: str) -> dict[str, int]:
         """How many documents each split of a text has, of those that the study reads."""
-        readers = [measured(self.config, name) for name in self.evidence]
+        readers: list[Mapping[str, Any]] = [measured(self.config, name) for name in self.evidence]
         recipes = [recipe for recipe in self.recipes if self.reads_text(recipe)]
         readers += [self.recipe(recipe, model) for recipe in recipes for model in self.models]
-        readers += [self.suite(suite)["loss"] for suite in self.suites if self.is_loss(suite)]
+        readers += [found[1] for suite in self.suites if (found := held_out(self.suite(suite)))]
         read = {reader["split"] for reader in readers if reader["text"] == text}
         trained = [self.model(name).pretraining["text"] for name in self.models_from("pretrain")]
         read |= {"train"} if text in trained else set()

@@ -94,6 +94,12 @@ def suite_tokens(suite: Mapping[str, Any], text: Mapping[str, Any] | None) -> Su
     """
     if "loss" in suite and text:
         return SuiteTokens(suite["loss"]["sequences"] * tokens_per_document(suite["loss"], text))
+    if "perplexity" in suite and text:
+        section = suite["perplexity"]
+        each = document_tokens(text)
+        each = each if math.isfinite(each) else DOCUMENT_TOKENS["allenai/c4"]
+        tokens = (section["documents"] or text[section["split"]]) * each
+        return SuiteTokens(tokens * section["window"] / (section["stride"] or section["window"]))
     scored = generated = 0.0
     for name in suite["tasks"]:
         # Questions about a generated text have four short choices.

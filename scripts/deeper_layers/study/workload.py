@@ -10,6 +10,7 @@ from ..checkpoints.shape import Shape, bytes_per_param
 from ..healing.method import Demand
 from ..healing.methods import healing_method
 from ..pruning.layer_set import FULL, LayerSet
+from ..settings.suites import computed
 from . import estimates
 from .chunks import blocks_of
 from .estimates import DAY, Work
@@ -115,5 +116,5 @@ class Workloads:
 
     def _suite(self, name: str) -> tuple[Mapping[str, Any], SuiteTokens]:
         suite = self.study.config["suites"][name]
-        settings = suite.get("loss", suite)
+        settings = computed(suite)
         return suite, suite_tokens(suite, self._text(settings) if settings.get("text") else None)
