@@ -50,11 +50,12 @@ rule card:
         "../envs/models.yaml"
     params:
         files=card_options,
+        metrics=options.card(study),
         code=code("card"),
     message:
         "Writing the model card of {wildcards.model} without {wildcards.block}, {wildcards.treatment}"
     shell:
-        'python "$SCRIPTS/card.py" {params.files} '
+        'python "$SCRIPTS/card.py" {params.files} {params.metrics} '
         '--checkpoint "$(dirname {output:q})" --full "$(dirname {input.full:q})" --out {output:q} --log {log:q}'
 
 

@@ -10,7 +10,8 @@ def main(arguments) -> None:
     from deeper_layers.export.model_card import card
 
     text = card(
-        arguments.checkpoint, arguments.full, arguments.results, arguments.unpruned, arguments.healing
+        *(arguments.checkpoint, arguments.full, arguments.results, arguments.unpruned, arguments.healing),
+        metrics=dict(one.rsplit("=", 1) for one in arguments.metrics),
     )
     with atomic_write(arguments.out) as temporary:
         temporary.write_text(text)
@@ -28,4 +29,6 @@ if __name__ == "__main__":
     p.add_argument("--results", **results, help="Evaluations of this variant.")
     p.add_argument("--unpruned", **results, help="Those of the uncut model, in the same order.")
     p.add_argument("--healing", type=Path, metavar="JSON", help="heal.json, if it was healed.")
+    meaning = "SUITE=METRIC: the metric that stands for the tasks of a suite."
+    p.add_argument("--metrics", nargs="*", default=[], metavar="SUITE=METRIC", help=meaning)
     cli.run(main, p)

@@ -796,6 +796,10 @@ def test_a_task_without_its_data_is_one_line(place):
         (["--checkpoint", "llama/full", *QUIZ, "--loss"], "--tokens"),
         (["--checkpoint", "llama/full", *QUIZ, "--perplexity"], "--tokens"),
         (
+            ["--checkpoint", "llama/full", *QUIZ, "--tasks", "choose", "--metric", "acc_nrm"],
+            "no metric 'acc_nrm'; it has acc",
+        ),
+        (
             [
                 *["--checkpoint", "llama/full", *QUIZ, "--perplexity", "--tokens", "loss.safetensors"],
                 *["--stride", 9, "--window", 8],

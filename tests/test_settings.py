@@ -87,6 +87,7 @@ def test_settings_that_determine_no_result_are_these():
             *(f"distances.{name}" for name in ("batch_tokens", "spill", "stream")),
             *(f"recipes.{name}" for name in ("micro_batch", "checkpointing", "save_every")),
             "suites.batch",
+            "suites.metric",
             *(f"suites.loss.{name}" for name in ("batch", "spill", "stream")),
             *(f"suites.perplexity.{name}" for name in ("batch", "spill", "stream")),
         ]

@@ -58,6 +58,7 @@ def test_the_default_configuration_is_valid_and_every_key_has_a_description():
         ),
         ({"models__embedded__source": "./nowhere"}, "models.embedded.source: there is no folder nowhere"),
         ({"suites__loss__tasks": ["knowledge"]}, "suites.loss: give either tasks or loss or"),
+        ({"suites__loss__metric": "acc"}, "suites.loss: metric is that of tasks, and this suite has none"),
         (
             {"suites__loss__perplexity": {"text": "world"}},
             "suites.loss: give either tasks or loss or perplexity",

@@ -282,6 +282,12 @@ def test_lm_evals_own_tasks():
         "gsm8k_flexible_extract": (0.2, 0.02),
         "boolq": (0.8, 0.01),
     }
+    alone = {"results": {"hellaswag": result["results"]["hellaswag"]}}
+    assert suite_scores(alone, "acc_norm")["hellaswag"] == (0.7, 0.1)
+    assert suite_scores(alone, "acc_norm")["hellaswag_acc"][0] == 0.6
+    assert [name for name, *_ in suite_levels(alone, "acc_norm")] == ["hellaswag", "hellaswag_acc"]
+    with pytest.raises(UserError, match="'mmlu' has no metric 'acc_norm'; it has acc$"):
+        suite_scores(result, "acc_norm")
     assert {(name, level): value for name, level, value in suite_levels(result)} == {
         ("mmlu", "chance"): 0.25,
         ("hellaswag", "chance"): 0.25,

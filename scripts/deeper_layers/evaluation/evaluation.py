@@ -105,7 +105,7 @@ class Evaluation:
         from .tasks import check_tasks, load_tasks
 
         manager, tasks = load_tasks(self.suite)
-        check_tasks(tasks, read_json(self.options.checkpoint / "config.json"))
+        check_tasks(tasks, read_json(self.options.checkpoint / "config.json"), self.options.metric)
         return manager, tasks
 
     def _score(

@@ -50,12 +50,14 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
     raise UserError(_unknown(name, manager.all_tasks, suite))
 
 
-def check_tasks(tasks: Sequence[Task | Group], config: Mapping) -> None:
+def check_tasks(tasks: Sequence[Task | Group], config: Mapping, metric: str | None = None) -> None:
     """Raise UserError for a task that a model whose config.json holds ``config`` cannot be asked, or whose
-    answers could not be scored."""
+    answers could not be scored, by ``metric`` if given."""
     longest = _longest(config)
     for task in _each(tasks):
         name = task.config.task
+        if metric and metric not in (known := task.aggregation()):
+            raise UserError(f"task {name!r} has no metric {metric!r}; it has {', '.join(known)}")
         if getattr(task, "UNSAFE_CODE", False):
             raise UserError(f"task {name!r} runs the programs that a model writes: this workflow does not")
         if task.OUTPUT_TYPE == "generate_until" and longest is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 from huggingface_hub import ModelCard, ModelCardData
@@ -26,11 +27,13 @@ def card(
     results: Sequence[Path],
     unpruned: Sequence[Path],
     healing: str | Path | None = None,
+    metrics: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The model card of the folder ``exported``, as the hub reads it: YAML, then Markdown.
 
     ``full`` is the folder of the uncut checkpoint; ``results`` are the evaluations of the exported variant
-    and ``unpruned``, in the same order, those of the uncut model; ``healing`` is the variant's heal.json.
+    and ``unpruned``, in the same order, those of the uncut model; ``healing`` is the variant's heal.json;
+    ``metrics`` has of suites the metric that stands for their tasks.
     """
     exported = Path(exported)
     manifest = read_json(exported / MANIFEST)
@@ -50,21 +53,26 @@ def card(
         base=read_json(Path(full) / MANIFEST),
         cut=manifest,
         removed=LayerSet.parse(manifest["block"]),
-        scores=side_by_side(results, unpruned),
+        scores=side_by_side(results, unpruned, metrics),
         healing=read_json(healing) if healing else None,
         artifact=healed_artifact(Path(healing).parent).describe() if healing else None,
         versions=read_result(results[0])["deeper_layers"]["versions"] if results else {},
     )
 
 
-def side_by_side(results: Sequence[Path], unpruned: Sequence[Path]) -> list[dict]:
+def side_by_side(
+    results: Sequence[Path], unpruned: Sequence[Path], metrics: Mapping[str, str] = MappingProxyType({})
+) -> list[dict]:
     """Every metric of the evaluations, of the uncut model (``before``) and of the variant (``after``):
-    (value, standard error), with the name, the suite and the precision."""
+    (value, standard error), with the name, the suite and the precision. ``metrics`` are those that stand for
+    the tasks of suites."""
     rows = []
     for path, other in zip(results, unpruned, strict=True):
-        result, before = read_result(path), suite_scores(read_result(other))
+        result = read_result(path)
         made = {key: result["deeper_layers"][key] for key in ("suite", "precision")}
-        for name, score in suite_scores(result).items():
+        metric = metrics.get(made["suite"])
+        before = suite_scores(read_result(other), metric)
+        for name, score in suite_scores(result, metric).items():
             rows.append({"name": name, **made, "before": before[name], "after": score})
     return rows
 

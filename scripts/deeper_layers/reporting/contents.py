@@ -13,13 +13,15 @@ from ..runtime.files import read_json
 @dataclass(frozen=True)
 class Contents:
     """The ``models``, ``strategies`` and ``suites`` of a study; those of the suites whose loss is that of
-    C4's validation split (``c4``); whether it measured ``speed``; and of each recipe and model the names of
+    C4's validation split (``c4``), and of each suite that names one the metric that stands for its tasks
+    (``metrics``); whether it measured ``speed``; and of each recipe and model the names of
     the cuts that were ``healed``, full among them if the uncut model was trained too."""
 
     models: Sequence[str]
     strategies: Sequence[str]
     suites: Sequence[str] = ()
     c4: Sequence[str] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
     speed: bool = False
     healed: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ..errors import UserError
@@ -37,23 +38,24 @@ def existing(path: Path, program: str) -> Path:
     return path
 
 
-def suite_scores(result: dict) -> dict[str, tuple[float, float]]:
+def suite_scores(result: dict, metric: str | None = None) -> dict[str, tuple[float, float]]:
     """{name: (value, standard error)}; the standard error is NaN where lm-eval has none ("N/A").
 
     A task gives its name to its primary metric (``boolq``) and puts it before the others
     (``hellaswag_norm``, ``gsm8k_flexible_extract``); a metric without a filter, as in our own loss files,
-    keeps its own name (``normalised_loss``). Of a group that has a mean, the mean alone is kept.
+    keeps its own name (``normalised_loss``). Of a group that has a mean, the mean alone is kept. ``metric``
+    makes that one the primary metric; UserError for a task without it.
     """
     scores = {}
     for task in _reported_tasks(result):
         measured = result["results"][task]
-        for key, name in _metric_names(task, measured).items():
+        for key, name in _metric_names(task, measured, metric).items():
             stderr = measured[_stderr_key(key)]
             scores[name] = float(measured[key]), float(stderr) if stderr != "N/A" else math.nan
     return scores
 
 
-def suite_levels(result: dict) -> Iterator[tuple[str, str, float]]:
+def suite_levels(result: dict, metric: str | None = None) -> Iterator[tuple[str, str, float]]:
     """(name, level, value) for every level that an evaluation tells.
 
     A task's own ``metadata`` may state ``chance`` and ``majority``; else they are what the evaluation found
@@ -72,7 +74,7 @@ def suite_levels(result: dict) -> Iterator[tuple[str, str, float]]:
         for level in ("chance", "majority"):
             value = _level(result, task, level)
             if value is not None:
-                yield from ((name, level, value) for name in _metric_names(task, measured).values())
+                yield from ((name, level, value) for name in _metric_names(task, measured, metric).values())
 
 
 def _reported_tasks(result: dict) -> list[str]:
@@ -83,10 +85,13 @@ def _reported_tasks(result: dict) -> list[str]:
     return [task for task in results if task not in inside and _metric_names(task, results[task])]
 
 
-def _metric_names(task: str, measured: dict) -> dict[str, str]:
+def _metric_names(task: str, measured: dict, metric: str | None = None) -> dict[str, str]:
     """{key in the JSON: tidy name} of a task's metrics: the keys that have a standard error beside them."""
     keys = [key for key in measured if _stderr_key(key) in measured]
-    return {key: _tidy(task, key, min(keys, key=_rank)) for key in keys}
+    if metric and keys and metric not in (known := [key.partition(",")[0] for key in keys]):
+        raise UserError(f"task {task!r} has no metric {metric!r}; it has {', '.join(known)}")
+    rank = partial(_rank, metric=metric)
+    return {key: _tidy(task, key, min(keys, key=rank)) for key in keys}
 
 
 def _tidy(task: str, key: str, primary: str) -> str:
@@ -103,9 +108,9 @@ def _tidy(task: str, key: str, primary: str) -> str:
     return "_".join(parts)
 
 
-def _rank(key: str) -> int:
-    metric = key.partition(",")[0]
-    return PRIMARY.index(metric) if metric in PRIMARY else len(PRIMARY)
+def _rank(key: str, metric: str | None) -> int:
+    name, order = key.partition(",")[0], [metric, *PRIMARY]
+    return order.index(name) if name in order else len(order)
 
 
 def _stderr_key(key: str) -> str:

@@ -36,7 +36,7 @@ def build(results: str | Path, contents: Contents) -> tuple[pd.DataFrame, pd.Dat
 
     Raises UserError that names the missing or unreadable file and the program that makes it.
     """
-    paths, suites = Layout(str(results)), contents.suites
+    paths, suites, ask = Layout(str(results)), contents.suites, contents.metrics.get
     read = cache(read_result)  # strategies share blocks
     rows, scores, levels, theirs = [], [], [], []
     for model in contents.models:
@@ -52,13 +52,13 @@ def build(results: str | Path, contents: Contents) -> tuple[pd.DataFrame, pd.Dat
             block = str(choice.block)
             rows.append(describe(model, choice, treatment, manifest) | speeds.get(block, {}))
             files = {suite: Path(paths.result(treatment, block, suite, model)) for suite in suites}
-            scores.append({suite: suite_scores(read(path)) for suite, path in files.items()})
+            scores.append({suite: suite_scores(read(path), ask(suite)) for suite, path in files.items()})
             variant = choice.strategy, choice.n, treatment
             theirs.append(
                 {(s, ours): paper.value(*variant, name) for s in suites for ours, name in names[s].items()}
             )
         for suite, result in full.items():
-            levels += [(model, suite, *level) for level in suite_levels(result)]
+            levels += [(model, suite, *level) for level in suite_levels(result, ask(suite))]
     column = _columns([(suite, name) for row in scores for suite in row for name in row[suite]])
     ends = {name: ["", "_stderr"] for name in column.values()}
     for row, measured, paper_has in zip(rows, scores, theirs, strict=True):

@@ -128,7 +128,7 @@ class Configuration(Settings):
     )
     suites: dict = section(
         Suite,
-        "What models are measured by. Either tasks of lm-eval or loss.",
+        "What models are measured by. Either tasks of lm-eval, loss or perplexity.",
         default=REQUIRED,
         named=True,
     )

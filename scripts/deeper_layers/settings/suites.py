@@ -27,6 +27,13 @@ class TaskSettings(Settings):
         int, None, "Seed that shuffles the examples. Default is the order of the task.", least=0
     )
     limit: int | None = setting(int, None, "Only so many questions of each task. Default is all.", least=1)
+    metric: str | None = setting(
+        str,
+        None,
+        "The metric that stands for a task, in its name, such as acc_norm; the others stay beside it. "
+        "Default is the first that it has of acc, exact_match and acc_norm.",
+        determines=False,
+    )
     batch: int | None = batch()
     precision: str = precision()
 
@@ -103,6 +110,8 @@ class Suite(TaskSettings):
         if [bool(self.tasks), self.loss is not None, self.perplexity is not None].count(True) != 1:
             raise UserError("suites: give either tasks or loss or perplexity")
         super().check()
+        if self.metric and not self.tasks:
+            raise UserError("suites: metric is that of tasks, and this suite has none; leave it out")
         if self.tasks and self.text and self.include:
             raise UserError(
                 f"suites: text takes the tasks of the generated text {self.text}, include those of a folder; "

@@ -21,7 +21,7 @@ from ..settings.suites import held_out
 from .chunks import chunks
 from .code_hash import code
 from .exports import exported, exported_block
-from .options import command_line
+from .options import command_line, suite_metrics
 from .study import Study
 
 
@@ -32,6 +32,7 @@ def contents(study: Study, choices: Mapping[str, Iterable[Choice]]) -> Contents:
         strategies=study.strategies,
         suites=study.suites,
         c4=[suite for suite in study.suites if study.is_c4(suite)],
+        metrics=suite_metrics(study),
         speed=study.config["study"]["speed"],
         healed={
             recipe: {

@@ -170,6 +170,16 @@ def evaluate_tuning(study: Study, suite: str) -> str:
     return _tuning(TaskSettings, settings)
 
 
+def suite_metrics(study: Study) -> dict[str, str]:
+    """Of each suite that names one, the metric that stands for its tasks."""
+    metrics = {suite: study.suite(suite).get("metric") for suite in study.suites}
+    return {suite: metric for suite, metric in metrics.items() if metric}
+
+
+def card(study: Study) -> str:
+    return command_line({"metrics": [f"{suite}={metric}" for suite, metric in suite_metrics(study).items()]})
+
+
 def check(study: Study) -> str:
     """What the machine is checked for: the precisions that the study computes in, and packing."""
     pairs = [(recipe, model) for recipe in study.recipes for model in study.models]
