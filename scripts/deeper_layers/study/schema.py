@@ -159,9 +159,10 @@ def _wrong_type(value: object, types: list[str]) -> str:
         return f"{shown} is a text; write {int(value)}, without quotes"
     if value is None:
         return f"nothing is written here; write {WORDS[wanted].format('...')}"
-    how = WORDS[wanted].format(value if isinstance(value, str | int | float) else "...")
+    told = shown if isinstance(value, int | float) else value if isinstance(value, str) else "..."
+    how = WORDS[wanted].format(told)
     if wanted == "string" and isinstance(value, bool | int | float):
-        how = f"a text, in quotes: '{value}'"
+        how = f"a text, in quotes: '{shown}'"
     return f"{shown} is not {WORDS[wanted].split(',')[0].split(';')[0]}; write {how}"
 
 
