@@ -21,7 +21,7 @@ from helpers.workflow import copy_workflow
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
 # Made by options.command_line, or names of blocks.
-NAMES = ("options", "tuning", "source", "evidence", "text", "adapter", "files", "blocks", "models")
+NAMES = ("options", "tuning", "source", "evidence", "text", "adapter", "files", "blocks", "models", "verify")
 QUOTED = {f"{{params.{name}}}" for name in NAMES}
 
 
@@ -38,7 +38,7 @@ def unquoted(text: str) -> list[str]:
     """What a command line hands to the shell without quotes."""
     fields = [field for field in re.findall(r"\{[^{}]+\}", text) if field not in NUMBERS | QUOTED]
     wrong = [field for field in fields if not field.endswith(":q}")]
-    bare = re.sub(r'"\$\([^"]*\)"|"\$\w+(?:/\w+\.py)?"', "", text)
+    bare = re.sub(r'"\$\((?:[^"]|"\$\([^"]*\)")*\)"|"\$\w+(?:/\w+\.py)?"', "", text)
     return wrong + re.findall(r"\$\(.*?\)|\$\w+", bare)
 
 

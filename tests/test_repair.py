@@ -316,7 +316,7 @@ def test_a_study_with_repairs_ends_with_their_rows(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["n"] == "2"]
     assert {row["treatment"] for row in rows} == {"pruned", "linear", "scale"}
     (exported,) = folder.glob("results/export/tiny-drop_*-linear")
-    (block,) = [path.name for path in (folder / "results/tiny/linear").iterdir()]
+    (block,) = [path.name for path in (folder / "results/tiny/linear").glob("drop_*")]
     evaluated = json.loads((folder / f"results/tiny/linear/{block}/loss.json").read_text())
     tokens = Tokens(folder / "results/tiny/tokens/world-validation").first(30, 64)
     from transformers import AutoModelForCausalLM

@@ -89,7 +89,8 @@ def test_the_small_version_ends_with_table_summary_and_figures(study):
         rows = list(csv.DictReader(file))
     treatments = {(row["strategy"], row["n"], row["treatment"]) for row in rows}
     wanted = {(s, n, "pruned") for s in ("similarity", "deepest") for n in "024"}
-    assert treatments == wanted | {("similarity", "2", "healed")}
+    control = {("similarity", "0", "healed"), ("deepest", "0", "healed")}
+    assert treatments == wanted | control | {("similarity", "2", "healed")}
     assert (results / "summary.md").read_text() in said
     drawn = {path.stem for path in results.glob("figures/**/*.svg")}
     assert {"loss", "strategies", "healing", "layer-map", "distance-curves"} <= drawn
