@@ -257,6 +257,7 @@ def _best(
         with site.cut(candidate.weights):
             found.append(document_losses(site.model, held_out))
     means = [nats.sum() / tokens.sum() for nats, tokens in found]
+    means = [mean if math.isfinite(mean) else math.inf for mean in means]  # one that overflows is none
     number = 1 + int(np.argmin(means[1:]))
     gain = found[number][0] - found[0][0]
     tokens = found[0][1]
