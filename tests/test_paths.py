@@ -21,7 +21,19 @@ from helpers.workflow import copy_workflow
 ODD = 'it\'s a "tést" $b; [x] *'  # the name of a folder
 NUMBERS = {"{threads}", "{params.threads}", "{resources.gpu}", "{params.code}", "{params.tolerance}"}
 # Made by options.command_line, or names of blocks.
-NAMES = ("options", "tuning", "source", "evidence", "text", "adapter", "files", "blocks", "models", "verify")
+NAMES = (
+    "options",
+    "tuning",
+    "source",
+    "evidence",
+    "text",
+    "adapter",
+    "files",
+    "blocks",
+    "models",
+    "verify",
+    "metrics",
+)
 QUOTED = {f"{{params.{name}}}" for name in NAMES}
 
 
