@@ -1,14 +1,19 @@
-"""How long the jobs of a study import before they work: a real job of each program, on next to nothing."""
+"""How long the jobs of a study import before they work: a real job of each program, on next to nothing, and
+the same of an earlier commit, where each healed cut was evaluated by itself and each cut imported torch."""
 
 import json
 import re
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import common
-from common import SCRIPTS, report, run, target
+from common import ROOT, SCRIPTS, report, run, target
 
-CUTS = 16  # of the default study, if its 2 strategies and 8 n choose no block twice
+BEFORE = "f5ad14c"
+ALL = "all jobs of the default study"
+CUTS = 14  # of the default study, if its 2 strategies and 7 n choose no block twice
 LINE = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s*(\S+)", re.MULTILINE)
 
 
@@ -19,7 +24,7 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
     tasks = f"--suite quiz --tasks knowledge --include {place}/texts/world/tasks"
     loss = f"--suite loss --loss --tokens {m}/tokens/world-validation.json --sequences 8 --length 32"
     compute = "--precision fp32 --gpus 0 --threads 1"
-    healed = f"--checkpoint {m}/checkpoints/drop_2-2 --adapter {m}/healed/drop_2-2/adapter --treatment healed"
+    healed = f"{model} --healed {m}/healed --blocks drop_2-2 --treatment healed"
     text, tokens = f"{place}/texts/world/train.jsonl", f"{m}/tokens/world-train.json"
     validation = f"--text {place}/texts/world/validation.jsonl --out {m}/tokens/world-validation.json"
     sizes = "--people 10 --train 100 --calibration 20 --validation 20 --questions 8"
@@ -44,7 +49,8 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
             f"blocks.py {model} --strategies deepest --remove 1 --evidence distances={m}/distances.csv "
             f"--out {m}/blocks.csv",
         ),
-        ("cut", CUTS, f"cut.py --verify {model} --block drop_2-2 --out {m}/checkpoints/drop_2-2"),
+        ("verify_cuts", 1, f"verify_cuts.py {model} --blocks drop_2-2 --out {m}/verified.json"),
+        ("cut", CUTS, f"cut.py {model} --block drop_2-2 --out {m}/checkpoints/drop_2-2"),
         (
             "heal",
             CUTS + 1,
@@ -63,13 +69,13 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
         ),
         (
             "evaluate, tasks, healed",
-            CUTS + 1,
-            f"evaluate.py {healed} {tasks} {compute} --out {m}/healed/drop_2-2/quiz.json",
+            1,
+            f"evaluate.py {healed} {tasks} {compute} --out {m}/healed/evaluated/quiz.json",
         ),
         (
             "evaluate, loss, healed",
-            CUTS + 1,
-            f"evaluate.py {healed} {loss} {compute} --out {m}/healed/drop_2-2/loss.json",
+            1,
+            f"evaluate.py {healed} {loss} {compute} --out {m}/healed/evaluated/loss.json",
         ),
         (
             "table",
@@ -81,7 +87,44 @@ def jobs(place: Path) -> list[tuple[str, int, str]]:
 
 
 def main(place: Path) -> None:
+    rows = measured(place / "now")
+    need_torch = {"pretrain", "adopt", "distances", "verify_cuts", "heal"}
+    without = [
+        row for row in rows if row["what"] not in need_torch and not row["what"].startswith("evaluate")
+    ]
+    targets = [
+        target(
+            "programs that need no torch and import it",
+            sum(row["torch"] == "yes" for row in without),
+            0,
+            "A library that one of them uses imports torch.",
+        )
+    ]
+    rows.append(all_jobs(rows, ALL))
+    if (before := imports_of(BEFORE, place)) is not None:
+        rows.append(all_jobs(before, f"{ALL}, commit {BEFORE}"))
+        targets.append(
+            target(
+                f"import seconds of the default study, as a part of those of commit {BEFORE}",
+                rows[-2]["import_seconds"] / rows[-1]["import_seconds"],
+                0.25,
+                "Most of what is left is healing, a process for each cut, and torch half of that.",
+            )
+        )
+    report(
+        rows,
+        targets,
+        "Import seconds are those that python -X importtime counts, which adds about a tenth. The number of "
+        f"jobs is the most there can be in the default study, with {CUTS} distinct blocks. adopt and "
+        "verify_cuts import torch to build models without weights. Of the earlier commit its own benchmark "
+        "was run right after.",
+    )
+
+
+def measured(place: Path) -> list[dict]:
+    """A row for each program, run in a study in ``place``."""
     rows = []
+    place.mkdir()
     contents = {"models": ["m"], "strategies": ["deepest"], "suites": ["quiz", "loss"]}
     healed = {"healed": {"healed": {"m": ["drop_2-2"]}}}
     (place / "study.json").write_text(json.dumps(contents | healed))
@@ -98,32 +141,38 @@ def main(place: Path) -> None:
                 "peak_mb": found.peak_mb,
             }
         )
-    need_torch = {"pretrain", "adopt", "distances", "cut", "heal"}
-    without = [
-        row for row in rows if row["what"] not in need_torch and not row["what"].startswith("evaluate")
+    return rows
+
+
+def all_jobs(rows: list[dict], what: str) -> dict:
+    """The sum of the rows, each as often as its job is run."""
+    seconds = sum(row["jobs"] * row["import_seconds"] for row in rows)
+    return {"what": what, "jobs": sum(row["jobs"] for row in rows), "import_seconds": seconds}
+
+
+def imports_of(commit: str, place: Path) -> list[dict] | None:
+    """What the benchmark of an earlier commit says, for as many cuts; None where git does not know it."""
+    archive = place / "before.tar"
+    command = [
+        "git",
+        "-C",
+        ROOT,
+        "archive",
+        "--output",
+        archive,
+        commit,
+        "benchmarks",
+        "scripts",
+        "resources",
     ]
-    total = sum(row["jobs"] * row["import_seconds"] for row in rows)
-    rows.append(
-        {
-            "what": "all jobs of the default study",
-            "jobs": sum(r["jobs"] for r in rows),
-            "import_seconds": total,
-        }
-    )
-    report(
-        rows,
-        [
-            target(
-                "programs that need no torch and import it",
-                sum(row["torch"] == "yes" for row in without),
-                0,
-                "A library that one of them uses imports torch.",
-            )
-        ],
-        "Import seconds are those that python -X importtime counts, which adds about a tenth. The number of "
-        f"jobs is the most there can be in the default study, with {CUTS} distinct blocks. adopt and cut "
-        "import torch to verify what they wrote; without --verify they do not.",
-    )
+    if subprocess.run(command, capture_output=True).returncode:
+        return None
+    with tarfile.open(archive) as tar:
+        tar.extractall(place / commit, filter="data")
+    program = place / commit / "benchmarks/startup.py"
+    program.write_text(re.sub(r"^CUTS = \d+", f"CUTS = {CUTS}", program.read_text(), flags=re.MULTILINE))
+    rows = json.loads(run(sys.executable, program).output.splitlines()[-1])["rows"]
+    return [row for row in rows if "seconds" in row]
 
 
 if __name__ == "__main__":
