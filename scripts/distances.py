@@ -7,22 +7,10 @@ from deeper_layers.settings.distances import DistanceSettings
 
 
 def main(arguments):
-    from deeper_layers.data.tokens import Tokens
     from deeper_layers.importance.angular import angular_distances, streamed_distances
-    from deeper_layers.models.load import load_model
-    from deeper_layers.models.streaming import Stream
-    from deeper_layers.runtime.files import write_json
-    from deeper_layers.runtime.provenance import provenance
+    from deeper_layers.importance.passes import measure
 
-    documents = Tokens(arguments.tokens).first(arguments.samples, arguments.length)
-    model = arguments.checkpoint, arguments.precision, arguments.trust_remote_code
-    if arguments.stream:
-        distances = streamed_distances(Stream(*model), documents, arguments.batch_tokens, arguments.spill)
-    else:
-        distances = angular_distances(load_model(*model), documents, arguments.batch_tokens)
-    distances.write(arguments.out)
-    settings = {key: getattr(arguments, key) for key in ("samples", "length", "precision", "stream")}
-    write_json(arguments.out.with_suffix(".json"), provenance(checkpoint=arguments.checkpoint, **settings))
+    measure(arguments, angular_distances, streamed_distances)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,10 @@ from deeper_layers.settings.distances import DistanceSettings
 
 
 def main(arguments):
-    from deeper_layers.data.tokens import Tokens
     from deeper_layers.importance.influence import block_influence, streamed_influence
-    from deeper_layers.models.load import load_model
-    from deeper_layers.models.streaming import Stream
-    from deeper_layers.runtime.files import write_json
-    from deeper_layers.runtime.provenance import provenance
+    from deeper_layers.importance.passes import measure
 
-    documents = Tokens(arguments.tokens).first(arguments.samples, arguments.length)
-    model = arguments.checkpoint, arguments.precision, arguments.trust_remote_code
-    if arguments.stream:
-        found = streamed_influence(Stream(*model), documents, arguments.batch_tokens, arguments.spill)
-    else:
-        found = block_influence(load_model(*model), documents, arguments.batch_tokens)
-    found.write(arguments.out)
-    settings = {key: getattr(arguments, key) for key in ("samples", "length", "precision", "stream")}
-    write_json(arguments.out.with_suffix(".json"), provenance(checkpoint=arguments.checkpoint, **settings))
+    measure(arguments, block_influence, streamed_influence)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from deeper_layers.data.batches import batches_by_length
 from deeper_layers.errors import UserError
-from deeper_layers.importance.angular import AngularDistances, angular_distances, batches_by_length
+from deeper_layers.importance.angular import AngularDistances, angular_distances
 from deeper_layers.models.load import load_model
 
 

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from deeper_layers.checkpoints.adopt import adopt_checkpoint
 from deeper_layers.checkpoints.cut import cut_checkpoint
+from deeper_layers.data.statistics import per_token
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation import batches
@@ -37,7 +38,6 @@ from deeper_layers.evaluation.harness import CutsLM
 from deeper_layers.evaluation.job import TaskSuite
 from deeper_layers.evaluation.journal import Journal
 from deeper_layers.evaluation.layer_tree import LayerTree
-from deeper_layers.evaluation.loss import token_loss
 from deeper_layers.evaluation.tasks import load_tasks
 from deeper_layers.evaluation.writing import Writer
 from deeper_layers.models.adapters import add_adapter, save_adapter
@@ -461,25 +461,25 @@ def test_perplexity_is_that_of_a_plain_loop(place, stride):
         assert ours["perplexity"] == pytest.approx(math.exp(sum(nats) / sum(counts)), rel=1e-5)
         assert ours["tokens"] == sum(counts) == (56 if stride else 54)
         assert ours["windows"] == len(counts) == (6 if stride else 3)
-        mean, error = token_loss(np.array(nats), np.array(counts))
+        mean, error = per_token(np.array(nats), np.array(counts))
         assert ours["perplexity_stderr"] == pytest.approx(math.exp(mean) * error, rel=1e-4)
 
 
 def test_standard_error_of_the_loss():
     rng = np.random.default_rng(0)
     nats = rng.gamma(3, 10, size=50)
-    mean, error = token_loss(nats, np.full(50, 10))
+    mean, error = per_token(nats, np.full(50, 10))
     assert mean == pytest.approx(statistics.mean(nats / 10))
     assert error == pytest.approx(statistics.stdev(nats / 10) / math.sqrt(50))
 
     # Sequences of many lengths whose tokens share a level: the spread of the mean over many samples.
     def sample():
         tokens = rng.integers(2, 60, size=200)
-        return token_loss(tokens * rng.gamma(4, 0.5, size=200), tokens)
+        return per_token(tokens * rng.gamma(4, 0.5, size=200), tokens)
 
     means, errors = zip(*(sample() for _ in range(2000)), strict=True)
     assert statistics.mean(errors) == pytest.approx(statistics.stdev(means), rel=0.05)
-    assert math.isnan(token_loss(np.array([3.0]), np.array([2]))[1])
+    assert math.isnan(per_token(np.array([3.0]), np.array([2]))[1])
 
 
 def some_pairs(seed: int, count: int) -> list[tuple[list[int], list[int]]]:

@@ -253,7 +253,7 @@ def test_jobs_to_come_go_at_the_pace_of_the_finished_ones(tmp_path, monkeypatch)
     before = {job.output: job for job in jobs(study)}
     done, other, *_ = [job for job in before.values() if job.stage == "evaluate_healed"]
     Path(done.output).parent.mkdir(parents=True)
-    Path(done.output).write_text(json.dumps({"deeper_layers": {"seconds": 3 * done.seconds}}))
+    Path(done.output).write_text(json.dumps({"seconds": 3 * done.seconds}))
     (paced_jobs, timed) = paced(jobs(study))
     after = {job.output: job for job in paced_jobs}
     assert timed == 1 and after[other.output].seconds == pytest.approx(3 * other.seconds)
@@ -262,14 +262,12 @@ def test_jobs_to_come_go_at_the_pace_of_the_finished_ones(tmp_path, monkeypatch)
     (pruned, *_) = [job for job in before.values() if job.stage == "evaluate_pruned"]
     assert after[pruned.output].pace == pytest.approx(3)
     Path(pruned.output).parent.mkdir(parents=True)
-    uncut = Path(pruned.output).with_name("full.json")
-    Path(pruned.output).write_text("{}")
-    uncut.write_text(json.dumps({"seconds": pruned.seconds / 2}))
+    Path(pruned.output).write_text(json.dumps({"seconds": pruned.seconds / 2}))
     after = {job.output: job for job in paced(jobs(study))[0]}
     assert after[pruned.output].pace == pytest.approx(0.5) and after[other.output].pace == pytest.approx(3)
     # What says nothing, or no JSON at all, is passed over.
     for text in ("", "[]", '{"seconds": null}', '{"seconds": "x"}'):
-        uncut.write_text(text)
+        Path(pruned.output).write_text(text)
         assert paced(jobs(study))[1] == 1
     assert "Where the finished job of the same kind took more or less" in markdown(plan(study))
 

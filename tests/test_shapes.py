@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from deeper_layers.data.batches import batches_by_length
 from deeper_layers.data.packing import collate
 from deeper_layers.evaluation.batches import Batch
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.inputs import inputs_of
 from deeper_layers.evaluation.rows import row_of
-from deeper_layers.importance.angular import angular_distances, batches_by_length
+from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
 from deeper_layers.pruning.layer_set import FULL, LayerSet

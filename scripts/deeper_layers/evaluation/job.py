@@ -170,7 +170,7 @@ class Job:
             keys = {str(block): self.key(block) for block in self.blocks}
             evaluated = [str(block) for block in self.missing]
             index = {**self.labels, "blocks": keys, "evaluated": evaluated, "layers": layers}
-            if self.healed and len(evaluated) == len(keys):  # for the pace of the jobs to come
+            if len(evaluated) == len(keys):  # for the pace of the jobs to come
                 index |= {"seconds": provenance()["seconds"]}
             write_json(self.out if self.healed else self.out / "index.json", index)
 

@@ -9,27 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.decoder_config import text_config
+from ..data.statistics import per_token
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
 from .cut_scorer import CutScorer
 from .streamed_scorer import StreamedCutScorer
-
-
-def token_loss(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
-    """Mean loss of a token and its standard error, from the summed loss ``nats`` [N] of each sequence and
-    the number of ``tokens`` [N] predicted in it.
-
-    The mean is the ratio m = sum(nats) / sum(tokens). Tokens of one sequence are not independent, so the
-    sequences are the sample. To first order m - E m = sum(r) / sum(tokens) with the residuals
-    r = nats - m * tokens, whose mean is 0; their variance is estimated with N - 1 degrees of freedom:
-    stderr = sqrt(N / (N - 1) * sum(r^2)) / sum(tokens) (ratio estimator; Cochran, Sampling Techniques,
-    section 6.3). For sequences of one length it is the usual standard error of their mean losses.
-    """
-    n = len(nats)
-    mean = nats.sum() / tokens.sum()
-    residuals = nats - mean * tokens
-    error = math.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum() if n > 1 else math.nan
-    return float(mean), float(error)
 
 
 def losses(
@@ -55,7 +39,7 @@ def losses(
 
 
 def _result(nats: np.ndarray, tokens: np.ndarray, vocabulary: int) -> dict:
-    loss, error = token_loss(nats, tokens)
+    loss, error = map(float, per_token(nats, tokens))
     values = {
         "loss": loss,
         "loss_stderr": error,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.decoder_config import text_config
+from ..data.statistics import per_token
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
 from .cut_scorer import CutScorer
 from .inputs import Request
-from .loss import token_loss
 from .streamed_scorer import StreamedCutScorer
 
 
@@ -47,7 +47,7 @@ def perplexities(
     lm-eval's results: ``{"results": {"perplexity": {...}}}``.
 
     It is exp(m) of the mean loss m of the predicted tokens, each of which counts the same. The sample are the
-    windows: m has the standard error s of ``token_loss``, and the perplexity to first order s exp(m).
+    windows: m has the standard error s of ``per_token``, and the perplexity to first order s exp(m).
     """
     requests = list(windows(ids, window, stride))
     if not requests:
@@ -62,7 +62,7 @@ def perplexities(
 
 
 def _result(nats: np.ndarray, tokens: np.ndarray, vocabulary: int) -> dict:
-    loss, error = token_loss(nats, tokens)
+    loss, error = map(float, per_token(nats, tokens))
     perplexity = float(np.exp(loss))
     values = {
         "perplexity": perplexity,

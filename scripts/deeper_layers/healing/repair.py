@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..checkpoints.folder import MANIFEST
+from ..data.batches import batches_by_length, padded
+from ..data.statistics import per_token
 from ..data.tokens import Tokens
 from ..errors import UserError
 from ..models.artifacts import ReplacedTensors
@@ -46,19 +48,10 @@ class Batch:
 
 def batches(documents: Sequence[np.ndarray], batch_tokens: int, device: torch.device) -> list[Batch]:
     """``documents`` by length, at most ``batch_tokens`` with padding in a batch, or one document."""
-    groups: list[list[np.ndarray]] = []
-    for document in sorted(documents, key=len, reverse=True):
-        if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= batch_tokens:
-            groups[-1].append(document)
-        else:
-            groups.append([document])
     made = []
-    for group in groups:
-        ids = torch.zeros(len(group), len(group[0]), dtype=torch.long)
-        real = torch.zeros_like(ids, dtype=torch.bool)
-        for row, document in enumerate(group):
-            ids[row, : len(document)] = torch.from_numpy(document)
-            real[row, : len(document)] = True
+    for batch in batches_by_length([len(document) for document in documents], batch_tokens):
+        ids, last = padded([documents[i] for i in batch])
+        real = torch.arange(ids.shape[1]) <= last[:, None]
         made.append(Batch(ids.to(device), real.to(device)))
     return made
 
@@ -256,21 +249,18 @@ def _best(
     for candidate in (as_cut, *candidates):
         with site.cut(candidate.weights):
             found.append(document_losses(site.model, held_out))
-    means = [nats.sum() / tokens.sum() for nats, tokens in found]
+    tokens = found[0][1]
+    means = [nats.sum() / tokens.sum() for nats, _ in found]
     means = [mean if math.isfinite(mean) else math.inf for mean in means]  # one that overflows is none
     number = 1 + int(np.argmin(means[1:]))
-    gain = found[number][0] - found[0][0]
-    tokens = found[0][1]
-    residuals = gain - gain.sum() / tokens.sum() * tokens
-    n = len(tokens)
-    error = math.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum() if n > 1 else None
+    difference, error = map(float, per_token(found[number][0] - found[0][0], tokens))
     is_better = means[number] < means[0]
     told = {
         "repaired": bool(is_better),
         "loss_cut": float(means[0]),
         "loss_repaired": float(means[number]),
-        "difference": float(gain.sum() / tokens.sum()),
-        "difference_stderr": error,
+        "difference": difference,
+        "difference_stderr": error if math.isfinite(error) else None,
         **candidates[number - 1].facts,
     }
     return (candidates[number - 1] if is_better else as_cut), told

@@ -11,7 +11,6 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ..models.layers import decoder_layers
-from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..runtime.files import atomic_write
 from ..runtime.progress import Progress
 from ..settings.distances import DistanceSettings
-from .passes import batches_by_length, in_batches, padded
+from .passes import in_batches, streamed_batches
 
 
 @dataclass
@@ -147,11 +145,7 @@ def streamed_distances(
     documents pass through one layer after the other. Their hidden states wait in host memory, or on disk in
     the folder ``spill``."""
     store = Store(spill)
-    to = partial(padded_length, device=stream.device, longest=positions(stream.model))
-    batches = [
-        [t.to(stream.device) for t in padded([documents[i] for i in batch], to=to)]
-        for batch in batches_by_length([len(d) for d in documents], batch_tokens, to)
-    ]
+    batches = streamed_batches(stream, documents, batch_tokens)
     states = [store.keep(stream.embedded(ids)) for ids, _ in batches]
     finals = [[store.keep(final(s(), at))] for s, (_, at) in zip(states, batches, strict=True)]
     steps = len(stream.layers) * len(batches)

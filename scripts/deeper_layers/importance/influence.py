@@ -6,20 +6,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.statistics import per_token
 from ..models.layers import decoder_layers
-from ..models.shapes import padded_length, positions
 from ..models.streaming import Store, Stream
 from ..runtime.files import atomic_write
 from ..runtime.progress import Progress
 from ..settings.distances import DistanceSettings
-from .passes import batches_by_length, in_batches, padded
+from .passes import in_batches, streamed_batches
 
 
 @dataclass
@@ -39,23 +38,22 @@ class BlockInfluence:
     @property
     def mean(self) -> np.ndarray:
         """BI of each layer, float64 [L]."""
-        return torch.stack(self.sums).sum(0).numpy() / sum(self.tokens)
+        return self._values()[0]
 
     @property
     def stderr(self) -> np.ndarray:
-        """Its standard error with documents as the sample (ratio estimator), float64 [L]; NaN for one."""
-        tokens, n = np.array(self.tokens)[:, None], len(self.tokens)
-        residuals = torch.stack(self.sums).numpy() - tokens * self.mean
-        return (
-            np.sqrt(n / (n - 1) * np.square(residuals).sum(0)) / tokens.sum() if n > 1 else self.mean * np.nan
-        )
+        """Its standard error with documents as the sample, float64 [L]; NaN for one."""
+        return self._values()[1]
+
+    def _values(self) -> tuple[np.ndarray, np.ndarray]:
+        return per_token(torch.stack(self.sums).numpy(), np.array(self.tokens))
 
     def write(self, path: str | Path) -> None:
         """Write influence.csv: layer, influence, stderr, tokens."""
         with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
             out = csv.writer(file, lineterminator="\n")
             out.writerow(["layer", "influence", "stderr", "tokens"])
-            for layer, (mean, error) in enumerate(zip(self.mean, self.stderr, strict=True)):
+            for layer, (mean, error) in enumerate(zip(*self._values(), strict=True)):
                 out.writerow([layer, f"{mean:.10g}", f"{error:.6g}", sum(self.tokens)])
 
 
@@ -101,11 +99,7 @@ def streamed_influence(
 ) -> BlockInfluence:
     """The same of a model larger than memory: all documents pass through one layer after the other."""
     store = Store(spill)
-    to = partial(padded_length, device=stream.device, longest=positions(stream.model))
-    batches = [
-        [t.to(stream.device) for t in padded([documents[i] for i in batch], to=to)]
-        for batch in batches_by_length([len(d) for d in documents], batch_tokens, to)
-    ]
+    batches = streamed_batches(stream, documents, batch_tokens)
     states = [store.keep(stream.embedded(ids)) for ids, _ in batches]
     changes: list[list[Tensor]] = [[] for _ in batches]
     with Progress("influence, streamed", len(stream.layers) * len(batches), "step") as progress:

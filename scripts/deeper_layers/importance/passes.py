@@ -1,43 +1,24 @@
-"""A forward pass over documents, in batches that fit in memory."""
+"""A forward pass over documents, in batches that fit in memory or layer by layer, and what it measured."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from ..data.batches import batches_by_length, padded
+from ..data.tokens import Tokens
 from ..errors import UserError
+from ..models.load import load_model
 from ..models.shapes import padded_length, positions
+from ..models.streaming import Stream
+from ..runtime.files import write_json
 from ..runtime.memory import free_memory, is_out_of_memory
 from ..runtime.progress import Progress
-
-
-def batches_by_length(
-    lengths: Sequence[int], batch_tokens: int, padded: Callable[[int], int] = lambda n: n
-) -> list[list[int]]:
-    """Indices of documents in batches of similar length: at most ``batch_tokens`` tokens, padding (to
-    ``padded(length)``) counted."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):  # the longest first: fail early
-        if batches and padded(lengths[batches[-1][0]]) * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def padded(
-    documents: Sequence[np.ndarray], pad: int = 0, to: Callable[[int], int] = lambda n: n
-) -> tuple[Tensor, Tensor]:
-    """Right-padded ids (int64 [B, T], T is ``to(length)`` of the longest) and the position of each last token
-    (int64 [B])."""
-    ids = torch.full((len(documents), to(max(map(len, documents)))), pad)
-    for row, document in zip(ids, documents, strict=True):
-        row[: len(document)] = torch.from_numpy(document)
-    return ids, torch.tensor([len(d) - 1 for d in documents])
+from ..runtime.provenance import provenance
 
 
 def in_batches(
@@ -81,3 +62,29 @@ def in_batches(
             rest = [i for batch in reversed(batches) for i in batch]
             smaller = batches_by_length([len(documents[i]) for i in rest], to(longest) * (rows // 2), to)
             batches = [[rest[i] for i in batch] for batch in reversed(smaller)]
+
+
+def streamed_batches(
+    stream: Stream, documents: Sequence[np.ndarray], batch_tokens: int
+) -> list[tuple[Tensor, Tensor]]:
+    """``documents`` as ``in_batches`` has them, (ids, last) of each batch, for a model that is streamed."""
+    to = partial(padded_length, device=stream.device, longest=positions(stream.model))
+    return [
+        tuple(t.to(stream.device) for t in padded([documents[i] for i in batch], to=to))
+        for batch in batches_by_length([len(d) for d in documents], batch_tokens, to)
+    ]
+
+
+def measure(options: Namespace, in_memory: Callable, streamed: Callable) -> None:
+    """What ``options`` of a program ask for, with the settings of the distances: ``in_memory(model,
+    documents, batch_tokens)`` or ``streamed(stream, documents, batch_tokens, spill)``, written to
+    ``options.out``, and a JSON beside it that says of what it is."""
+    documents = Tokens(options.tokens).first(options.samples, options.length)
+    model = options.checkpoint, options.precision, options.trust_remote_code
+    if options.stream:
+        found = streamed(Stream(*model), documents, options.batch_tokens, options.spill)
+    else:
+        found = in_memory(load_model(*model), documents, options.batch_tokens)
+    found.write(options.out)
+    settings = {key: getattr(options, key) for key in ("samples", "length", "precision", "stream")}
+    write_json(options.out.with_suffix(".json"), provenance(checkpoint=options.checkpoint, **settings))

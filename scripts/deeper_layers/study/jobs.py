@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ..checkpoints.hub_cache import cached_file
@@ -50,7 +51,7 @@ class Job:
     cache: float = 0
     pace: float = 1
 
-    @property
+    @cached_property
     def done(self) -> bool:
         """Whether its output is there already."""
         return Path(self.output).is_file()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..layout import FULL
 from .jobs import Job
 
 SECONDS = 1.0  # of measuring
@@ -31,32 +31,34 @@ def cpu_flops(seconds: float = SECONDS) -> float:
 def paced(jobs: Sequence[Job]) -> tuple[list[Job], int]:
     """The jobs at the pace of the finished ones: of the same stage and model, else of the same stage, else of
     all on the same kind of device; and how many those are."""
-    measured = [(job, seconds) for job in jobs if (seconds := _seconds(job))]
-    return [replace(job, pace=_pace(job, measured)) for job in jobs], len(measured)
+    taken: dict[tuple, float] = defaultdict(float)  # by what the jobs are alike in: seconds they took
+    foreseen: dict[tuple, float] = defaultdict(float)
+    timed = 0
+    for job in jobs:
+        if seconds := _seconds(job):
+            timed += 1
+            for kind in _kinds(job):
+                taken[kind] += seconds
+                foreseen[kind] += job.seconds
+
+    def pace(job: Job) -> float:
+        kinds = _kinds(job) if job.work else ()
+        return next((taken[kind] / foreseen[kind] for kind in kinds if kind in taken), 1.0)
+
+    return [replace(job, pace=pace(job)) for job in jobs], timed
 
 
-def _pace(job: Job, measured: Iterable[tuple[Job, float]]) -> float:
-    """Seconds that the finished jobs most like ``job`` took, for each second that was foreseen."""
-    like = [(other, seconds) for other, seconds in measured if job.work and other.on_gpu == job.on_gpu]
-    for closer in (
-        [pair for pair in like if (pair[0].stage, pair[0].model) == (job.stage, job.model)],
-        [pair for pair in like if pair[0].stage == job.stage],
-        like,
-    ):
-        if closer:
-            return sum(seconds for _, seconds in closer) / sum(other.seconds for other, _ in closer)
-    return 1.0
+def _kinds(job: Job) -> list[tuple]:
+    """What a job is like, the closest first."""
+    return [(job.on_gpu, job.stage, job.model), (job.on_gpu, job.stage), (job.on_gpu,)]
 
 
 def _seconds(job: Job) -> float | None:
     """Of a finished job that computed something: what the JSON that it wrote says, if it does."""
     if not (job.done and job.work and job.work.tokens):
         return None
-    path = Path(job.output).with_suffix(".json")
-    if path.stem == "index":  # of cuts that one job has evaluated, the uncut model among them
-        path = path.with_stem(FULL)
     try:
-        found = json.loads(path.read_text())
-        return float(found.get("deeper_layers", found)["seconds"]) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(Path(job.output).with_suffix(".json").read_text())
+        return float(found["seconds"]) or None
+    except (OSError, ValueError, KeyError, TypeError):
         return None

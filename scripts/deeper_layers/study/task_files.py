@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def definition(folder: Path, task: str) -> tuple[Path, Mapping[str, Any]] | None
     this simple reading understands."""
     for path in sorted(folder.rglob("*.yaml")):
         try:
-            found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+            text = path.read_text(encoding="utf-8")
+            found = yaml.load(text, _Loader) if task in text else None  # a folder may hold thousands
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(found, dict) and found.get("task") == task:
@@ -51,6 +53,7 @@ def documents(path: Path, found: Mapping[str, Any]) -> list[dict]:
     return []
 
 
+@cache
 def own_task(folder: Path, task: str) -> dict[str, int] | None:
     """``questions``, ``inputs``, ``tokens`` and ``generated`` of a task, as ``TaskSize`` has them; None if
     its files do not tell."""
