@@ -4,7 +4,8 @@ import common
 import torch
 from common import alternating, median_row, random_documents, ratio, report, seconds_of, target
 
-from deeper_layers.importance.angular import angular_distances, batches_by_length, padded
+from deeper_layers.data.batches import batches_by_length, padded
+from deeper_layers.importance.angular import angular_distances
 
 SHAPE = dict(layers=12, width=256, ffn=704, heads=8, vocabulary=8000)
 BATCH_TOKENS = 2048

@@ -22,9 +22,10 @@ import common
 import torch
 from common import ratio
 
+from deeper_layers.data.batches import batches_by_length, padded
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.loss import losses
-from deeper_layers.importance.angular import angular_distances, batches_by_length, padded
+from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import add_adapter
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.runtime.provenance import provenance
