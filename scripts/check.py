@@ -1,4 +1,4 @@
-"""Check that this machine computes what a study needs (NF4, tree of cuts, packing, resume): run it first."""
+"""Check that this machine computes what a study needs (NF4, tree of cuts, head, resume): run it first."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ def main(arguments) -> None:
 
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
-        for finding in findings(Path(folder), arguments.precisions, arguments.packing):
+        for finding in findings(Path(folder), arguments.precisions):
             echo(str(finding))
             wrong += [finding.what] if not finding.holds else []
     if wrong:
@@ -26,5 +26,4 @@ if __name__ == "__main__":
     p = cli.parser(__doc__)
     cli.compute_options(p)
     p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="To check.")
-    cli.add_flags(p, packing="Check packed documents too.")
     cli.run(main, p)

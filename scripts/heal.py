@@ -25,7 +25,7 @@ def main(arguments):
 
 def check(arguments) -> None:
     """Refuse what the method lacks, and what the model cannot follow."""
-    for name in sorted(healing_method(arguments.method).NEEDS):
+    for name in sorted(healing_method(arguments.method).needs(arguments.settings)):
         if getattr(arguments, name) is None:
             raise UserError(f"healing: {arguments.method} needs --{name}")
     if hasattr(arguments, "precision"):

@@ -67,10 +67,21 @@ def test_an_export_names_a_block_whatever_is_removed_and_known(tmp_path, monkeyp
     [
         ({"texts__world__people": 8}, "texts.world.people: 8 is too small; write at least 10"),
         ({"recipes__healed__warmup": 80}, "recipes.healed: warmup is 80 of 80 steps, it must be fewer"),
-        ({"recipes__healed__micro_batch": 5}, "recipes.healed: micro_batch 5 does not divide batch 16"),
         (
-            {"recipes__healed__models": {"embedded": {"micro_batch": 32}}},
-            "recipes.healed: micro_batch 32 does not divide batch 16",
+            {"recipes__healed__cross_entropy": 0},
+            "recipes.healed: cross_entropy, logits and interface are all 0",
+        ),
+        (
+            {
+                "recipes__healed__cross_entropy": 0,
+                "recipes__healed__logits": 1,
+                "recipes__healed__control": True,
+            },
+            "recipes.healed.control: qlora without cross_entropy does nothing to the uncut model",
+        ),
+        (
+            {"recipes__healed__models": {"embedded": {"batch_tokens": 0}}},
+            "recipes.healed.models.embedded.batch_tokens: 0 is too small; write at least 1",
         ),
         ({"recipes__healed__models": {"mini": {}}}, "recipes.healed.models: 'mini' is not known"),
         (

@@ -75,17 +75,19 @@ def test_the_cpu_is_no_gpu_and_faster_gpus_take_less_time():
     assert on["l4"].seconds / on["h200"].seconds == pytest.approx(989 / 121)
     reached = SHAPE.width / (SHAPE.width + 384)
     assert on["cpu"].seconds == pytest.approx(6 * SHAPE.active_params * 10 * 4 * 128 / (reached * 50e9))
+    taught = estimates.healing(SHAPE, demand(recipe | {"logits": 1.0}), None)
+    assert taught.seconds == pytest.approx(8 / 6 * on["cpu"].seconds)
     measured = replace(on["cpu"], cpu_flops=100e9)
     assert measured.seconds == pytest.approx(on["cpu"].seconds / 2)
 
 
-def test_padded_rows_are_twice_a_document_and_packed_ones_full():
+def test_rows_of_a_document_have_its_tokens_and_packed_ones_are_full():
     recipe = {"steps": 1, "batch": 1, "length": 128, "rank": 8, "precision": "fp32"}
 
     def tokens(source, is_packed):
         return demand(recipe | {"packing": is_packed}, document_tokens({"source": source})).tokens
 
-    assert [tokens("generate", packed) for packed in (False, True)] == [80, 128]
+    assert [tokens("generate", packed) for packed in (False, True)] == [40, 128]
     assert tokens("some/corpus", False) == 128  # whose documents nobody has counted
 
 

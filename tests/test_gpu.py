@@ -62,8 +62,8 @@ def test_a_model_is_on_the_card_and_its_json_says_so(full):
     assert facts["attention"] == "sdpa"
 
 
-def test_nf4_tree_packing_and_resume_hold(card, tmp_path):
-    found = list(findings(tmp_path, ["fp32", "bf16", "nf4"], packing=True))
+def test_nf4_tree_head_and_resume_hold(card, tmp_path):
+    found = list(findings(tmp_path, ["fp32", "bf16", "nf4"]))
     assert len(found) >= 9 and [str(one) for one in found if not one.holds] == []
 
 
@@ -88,7 +88,7 @@ def test_healing_in_parts_and_its_adapter(full, tmp_path, precision, packing):
     shape = {"rank": 8, "warmup": 2, "steps": 20, "batch": 8, "length": 64, "learning_rate": 1e-2}
     recipe = Healing(**shape, precision=precision, packing=packing)
     files = HealingFiles(full, full.parent / "text", tmp_path / "out", tmp_path / "state")
-    heal(files, replace(recipe, micro_batch=2))
+    heal(files, replace(recipe, batch_tokens=150))
     summary = json.loads((tmp_path / "out/heal.json").read_text())
     assert summary["peak_cuda_bytes"] > 0 and summary["alloc_retries"] >= 0
     losses = np.loadtxt(tmp_path / "out/training.csv", delimiter=",", skiprows=1)[:, 1]

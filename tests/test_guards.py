@@ -14,11 +14,10 @@ import torch
 import transformers
 
 from deeper_layers.data.world import World, write_world
-from deeper_layers.errors import UserError
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.inputs import inputs_of
-from deeper_layers.healing.packing_check import check_packing
 from deeper_layers.models import load as models
+from deeper_layers.models.head import HeadApart
 from deeper_layers.models.layers import decoder_layers
 from deeper_layers.models.load import load_model
 from deeper_layers.pretraining.pretrain import pretrain
@@ -112,20 +111,20 @@ def test_wrong_rows_are_refused_and_right_ones_are_not(embedded, precision, monk
     check_rows(load(embedded, precision, monkeypatch), caplog)
 
 
-# Packed documents
+# The head by itself
 
 
-def check_both_packings(model, monkeypatch) -> None:
-    check_packing(model)
+def check_head(model, monkeypatch) -> None:
+    assert HeadApart(model).is_apart
+    right = HeadApart.logits
     with monkeypatch.context() as patch:
-        patch.setattr(transformers.masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
-        with pytest.raises(UserError, match="lets packed documents see each other: set packing to false"):
-            check_packing(model)
+        patch.setattr(HeadApart, "logits", lambda self, states: right(self, 1.1 * states))  # no norm follows
+        assert not HeadApart(model).is_apart
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_packed_documents_that_see_each_other_are_found_out(embedded, precision, monkeypatch):
-    check_both_packings(load(embedded, precision, monkeypatch), monkeypatch)
+def test_a_head_that_gives_other_logits_is_not_taken_apart(embedded, precision, monkeypatch):
+    check_head(load(embedded, precision, monkeypatch), monkeypatch)
 
 
 # All three, on a real language model
@@ -138,4 +137,4 @@ def test_the_guards_on_a_real_language_model(smollm2, precision, monkeypatch, ca
     check_trees(model)
     if precision == "bf16":
         check_rows(model, caplog)
-    check_both_packings(model, monkeypatch)
+    check_head(model, monkeypatch)

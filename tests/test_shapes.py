@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from deeper_layers.data.batches import batches_by_length
-from deeper_layers.data.packing import collate
+from deeper_layers.data.batches import batches_by_length, padded
 from deeper_layers.evaluation.batches import Batch
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.inputs import inputs_of
 from deeper_layers.evaluation.rows import row_of
+from deeper_layers.healing.objective import Objective
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models import shapes
 from deeper_layers.models.shapes import padded_length, positions
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.healing import Healing
 from helpers.tiny import VOCABULARY, tiny_model
 
 CPU = torch.device("cpu")
@@ -66,14 +67,11 @@ def test_batches_count_what_is_padded(few_shapes):
     assert max(sizes) == 4
 
 
-@pytest.mark.parametrize("packing", [True, False])
-def test_the_loss_of_healing_does_not_change(packing):
+def test_the_loss_of_healing_does_not_change():
     model, texts = tiny_model("llama"), documents([5, 9, 21, 12])
-    model.config.use_cache = False
-    rows = [texts[:2], texts[2:]] if packing else [[text] for text in texts]
-    losses = []
-    for padded in (lambda n: n, lambda n: 64):
-        batch = collate(rows, packing, padded)
-        losses.append(model(**batch, num_items_in_batch=(batch["labels"] != -100).sum()).loss)
-    assert batch["input_ids"].shape == (len(rows), 64)
+    objective, losses = Objective(model, Healing()), []
+    for to in (lambda n: n, lambda n: 64):
+        ids, last = padded(texts, to=to)
+        losses.append(objective(ids, last)["cross_entropy"])
+    assert ids.shape == (4, 64)
     torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)

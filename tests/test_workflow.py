@@ -172,7 +172,7 @@ def test_a_changed_recipe_heals_again_and_nothing_else(copied):
 
 def test_settings_that_determine_no_result_rerun_nothing_and_still_reach_the_programs(copied):
     study = study_with(
-        recipes__healed__micro_batch=2,
+        recipes__healed__batch_tokens=300,
         distances__batch_tokens=512,
         distances__stream=True,
         distances__spill="./spilt hidden",
@@ -189,7 +189,7 @@ def test_settings_that_determine_no_result_rerun_nothing_and_still_reach_the_pro
         path.unlink()
     run(copied, "--cores", "1", *(str(path.relative_to(copied)) for path in wanted))
     assert json.loads(wanted[0].read_text())["stream"]
-    assert json.loads(wanted[1].read_text())["micro_batch"] == 2
+    assert json.loads(wanted[1].read_text())["batch_tokens"] == 300
     logs = copied / "results/logs/tiny"
     distances = (logs / "distances.log").read_text().splitlines()[0]
     assert "--batch-tokens 512 --spill './spilt hidden' --stream" in distances

@@ -1,4 +1,4 @@
-"""Does this machine compute what a study needs? NF4, the tree of cuts, packing and resuming, each on a small
+"""Does this machine compute what a study needs? NF4, the tree of cuts, the head and resuming, each on a small
 model made for it, in the precisions of the study. Each guard is also shown a wrong input that it must refuse.
 """
 
@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from .data.tokens import write_tokens
-from .errors import UserError
 from .evaluation.cut_scorer import CutScorer
 from .evaluation.layer_tree import LayerTree
 from .healing.lora_training import heal
 from .healing.method import HealingFiles
-from .healing.packing_check import check_packing
+from .models.head import HeadApart
 from .models.load import device, load_model
 from .models.nf4 import check_nf4
 from .pruning.layer_set import FULL, LayerSet
@@ -49,18 +48,17 @@ class Finding:
         return f"{'holds' if self.holds else 'WRONG'}  {self.what}: {self.says}"
 
 
-def findings(folder: Path, precisions: Sequence[str], packing: bool) -> Iterator[Finding]:
-    """All checks for a study in these ``precisions`` (fp32, bf16, nf4), with ``packing`` if a recipe packs;
-    ``folder`` is a temporary one to write in. A check that fails in an unforeseen way is a finding too."""
+def findings(folder: Path, precisions: Sequence[str]) -> Iterator[Finding]:
+    """All checks for a study in these ``precisions`` (fp32, bf16, nf4); ``folder`` is a temporary one to
+    write in. A check that fails in an unforeseen way is a finding too."""
     yield _device()
     model = write_model(folder / "model")
     checks = [(f"tree of cuts, {p}", _tree, (model, p)) for p in precisions]
     if "nf4" in precisions:
         checks.insert(0, ("NF4", _nf4, ()))
-    if packing:
-        checks += [(f"packing, {p}", _packing, (model, p)) for p in precisions]
+    checks += [(f"head, {p}", _head, (model, p)) for p in precisions]
     healing = "nf4" if "nf4" in precisions else precisions[0]
-    checks.append((f"resume of a killed healing, {healing}", _resume, (model, folder, healing, packing)))
+    checks.append((f"resume of a killed healing, {healing}", _resume, (model, folder, healing)))
     for what, check, words in checks:
         try:
             yield Finding(what, *check(*words))
@@ -131,37 +129,33 @@ def _tree(folder: Path, precision: str) -> tuple[bool, str]:
     return True, "the numbers of each cut by itself; a wrong tree is refused"
 
 
-class _Mixing(nn.Module):
-    """A model that does not look at position ids, so that packed documents see each other."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.device = model, model.device
-
-    def get_input_embeddings(self):
-        return self.model.get_input_embeddings()
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None):
-        return self.model(input_ids)
-
-
-def _packing(folder: Path, precision: str) -> tuple[bool, str]:
+def _head(folder: Path, precision: str) -> tuple[bool, str]:
+    """The head by itself, which healing takes logits from in pieces."""
     model = load_model(folder, precision)
-    model.config.use_cache = False
-    check_packing(model)
-    try:
-        check_packing(_Mixing(model))
-    except UserError:
-        return True, "packed documents do not see each other; a model that mixes them is refused"
-    return False, "a model that mixes packed documents was not refused"
+    if not HeadApart(model).is_apart:
+        return (
+            False,
+            "decoder and head give other logits than the model, which is then run whole",
+        )
+    forward = model.forward
+
+    def wrong(input_ids: Tensor, **how):
+        output = forward(input_ids=input_ids, **how)
+        output.logits = output.logits + input_ids[..., None]
+        return output
+
+    model.forward = wrong
+    if HeadApart(model).is_apart:
+        return False, "a model whose logits are not of its hidden states alone was not refused"
+    return True, "the logits of the whole model; one that does more after its decoder is run whole"
 
 
-def _resume(model: Path, folder: Path, precision: str, packing: bool) -> tuple[bool, str]:
+def _resume(model: Path, folder: Path, precision: str) -> tuple[bool, str]:
     """Heal twice, the second time ended by SIGTERM and started again."""
     rng = np.random.default_rng(0)
     write_tokens(folder / "text", [rng.integers(3, VOCABULARY, 24) for _ in range(200)])
     shape = {"rank": 4, "warmup": 2, "steps": 20, "batch": 4, "length": 32, "learning_rate": 1e-3}
-    recipe = Healing(**shape, precision=precision, packing=packing)
+    recipe = Healing(**shape, precision=precision)
 
     def run(name: str, **how) -> Path:
         files = HealingFiles(model, folder / "text", folder / name, folder / f"{name}.state")

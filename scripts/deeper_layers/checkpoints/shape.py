@@ -102,11 +102,13 @@ class Shape:
         in_four_bits = self.layer_params if self.experts == 1 else self.layers * self.attention_params
         return [(in_four_bits, NF4_BYTES), (self.params - in_four_bits, 2)]
 
-    def activation_bytes(self, length: int) -> float:
-        """Bytes for one row of ``length`` tokens in training, with gradient checkpointing: the inputs of all
-        layers and the head's logits with their gradient, and what one layer keeps for its own (34 bytes for
-        each feature of a token: Korthikanti et al., arXiv 2205.05198)."""
-        return length * (2 * self.layers * self.width + 34 * self.width + 10 * self.vocabulary)
+    def training_bytes(self, gradient_checkpointing: bool) -> float:
+        """Bytes for a token in training, the head's logits aside: what all layers keep for their own (34
+        bytes for each feature of a token: Korthikanti et al., arXiv 2205.05198) or, with gradient
+        checkpointing, the inputs of all and what one layer keeps."""
+        if gradient_checkpointing:
+            return 2 * self.layers * self.width + 34 * self.width
+        return 34 * self.layers * self.width
 
 
 def bytes_per_param(config: Mapping[str, Any]) -> int:

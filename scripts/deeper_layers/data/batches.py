@@ -23,6 +23,32 @@ def batches_by_length(
     return batches
 
 
+def batches_of_least_cost(
+    lengths: Sequence[int],
+    batch_tokens: int,
+    overhead: int,
+    padded: Callable[[int], int] = lambda n: n,
+) -> list[list[int]]:
+    """The same, in the batches whose tokens, with padding, are the fewest when each batch costs as much as
+    ``overhead`` tokens besides. A document beyond ``batch_tokens`` has a batch to itself."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    cost = np.full(len(order) + 1, np.inf)  # of the first so many documents
+    begins = np.zeros(len(order) + 1, dtype=int)  # of the last batch of those
+    cost[0] = 0
+    for first, i in enumerate(order):
+        width = padded(lengths[i])
+        counts = np.arange(1, min(max(1, batch_tokens // width), len(order) - first) + 1)
+        found, known = cost[first] + width * counts + overhead, cost[first + 1 : first + 1 + len(counts)]
+        begins[first + 1 : first + 1 + len(counts)][found < known] = first
+        np.minimum(known, found, out=known)
+    batches: list[list[int]] = []
+    end = len(order)
+    while end:
+        batches.append(order[begins[end] : end])
+        end = begins[end]
+    return batches[::-1]
+
+
 def padded(
     documents: Sequence[np.ndarray], pad: int = 0, to: Callable[[int], int] = lambda n: n
 ) -> tuple[Tensor, Tensor]:

@@ -10,123 +10,146 @@ import math
 import os
 import shutil
 import signal
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
 
-from ..data.packing import Rows, collate
+from ..checkpoints.folder import MANIFEST
+from ..checkpoints.shape import Shape
+from ..data.packing import Steps
 from ..data.tokens import Tokens
 from ..errors import UserError
 from ..models.adapters import add_adapter, save_adapter
+from ..models.layers import Removal
 from ..models.load import device, load_model
-from ..models.shapes import padded_length
+from ..pruning.layer_set import FULL, LayerSet
+from ..runtime.files import read_json
 from ..runtime.progress import Progress
 from ..settings.healing import Healing
-from .batch_plan import BatchPlan, run_within_memory
+from .batch_plan import BatchPlan, first_plan
 from .method import HealingFiles
 from .monitor import TrainingMonitor, catch_sigterm
-from .packing_check import check_packing
+from .objective import Objective, Teacher
 from .results import begin_results, write_summary, write_training
 from .resume import ResumableState
+from .steps import StepTrainer, Terminated
 
 
-@dataclass(frozen=True)
+@dataclass
 class Training:
-    """One healing: its ``files``, the ``recipe``, its ``rows`` in order, and the ``state`` to resume from."""
+    """One healing: its ``files``, the ``recipe``, its ``steps`` in order, the ``state`` to resume from, and
+    what it has come to."""
 
     files: HealingFiles
     recipe: Healing
-    trust_remote_code: bool
-    rows: Rows
+    steps: Steps
     state: ResumableState
+    trainer: StepTrainer | None = None
+    monitor: TrainingMonitor | None = None
 
 
 def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) -> None:
     """Train an adapter for the cut model in ``files.checkpoint``; write ``files.out``/adapter, training.csv
     and heal.json (last: its presence means that the rest is whole).
 
-    The batch goes through the model at once, or in parts of ``recipe.micro_batch``, or where memory runs out.
+    Where the uncut model teaches, that is loaded (``files.full``), and the layers of the cut taken out.
     ``files.state`` keeps the Trainer's checkpoints until success. SIGTERM saves a last checkpoint and exits
-    with status 143. Raises UserError for a loss that diverges and for rows that do not fit in memory.
+    with status 143. Raises UserError for a loss that diverges and for documents that do not fit in memory.
     """
     tokens = Tokens(files.tokens)
-    rows = Rows(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
+    steps = Steps(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
     state = ResumableState(files.state, recipe, files.checkpoint, tokens.path)
-    training = Training(files, recipe, trust_remote_code, rows, state)
-    first = BatchPlan(recipe.micro_batch or recipe.batch, recipe.checkpointing == "on")
-    (trainer, monitor), plan = run_within_memory(
-        partial(train, training), state.plan(first), partial(smaller_plan, training)
-    )
-    if monitor.terminated:
-        raise SystemExit(128 + signal.SIGTERM)
-    with catch_sigterm(monitor.sigterm):
-        write_results(training, trainer, monitor, plan)
-        # Whoever asked it to end may take the job for failed, and delete what it has written.
-        if not monitor.sigterm.is_set():
-            state.remove()
-
-
-def smaller_plan(training: Training, plan: BatchPlan) -> BatchPlan:
-    """What to try after ``plan`` did not fit, kept in the state. UserError if there is nothing."""
-    recipe = training.recipe
-    smaller = plan.smaller(recipe.batch, recipe.checkpointing)
-    if smaller is None:
-        raise UserError(
-            f"healing {training.files.checkpoint}: one row of {recipe.length} tokens does not fit in memory: "
-            "lower length, or choose precision nf4"
-        )
-    return training.state.replace_plan(smaller)
-
-
-def train(training: Training, plan: BatchPlan) -> tuple[Trainer, TrainingMonitor]:
-    """One attempt with a given plan, from the last complete checkpoint if there is one."""
-    files, recipe, cuda = training.files, training.recipe, device().type == "cuda"
+    training = Training(files, recipe, steps, state)
+    cuda = device().type == "cuda"
     if cuda and recipe.precision != "fp32" and not is_torch_bf16_gpu_available():
         raise UserError(
             f"healing: {torch.cuda.get_device_name()} has no bf16, in which {recipe.precision} computes: "
             "take precision fp32, or an Ampere card or later"
         )
-    set_seed(recipe.seed)  # before the adapter draws its weights
     if cuda:
         prefer_deterministic_kernels()
-    model = load_base(files.checkpoint, recipe, training.trust_remote_code)
-    if plan.gradient_checkpointing and not model.supports_gradient_checkpointing:
+    with ExitStack() as until_written:
+        cut = LayerSet.parse(read_json(files.checkpoint / MANIFEST)["block"]) if recipe.has_teacher else FULL
+        model = load_model(files.full if cut.n else files.checkpoint, recipe.precision, trust_remote_code)
+        removal = Removal(model, cut)
+        until_written.enter_context(removal.done())
+        set_seed(recipe.seed)  # before the adapter draws its weights
+        model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
+        teacher = Teacher(model, removal, cut) if recipe.has_teacher else None
+        train(training, model, teacher, cuda)
+        if training.monitor.terminated:
+            raise SystemExit(128 + signal.SIGTERM)
+        with catch_sigterm(training.monitor.sigterm):
+            write_results(training)
+            # Whoever asked it to end may take the job for failed, and delete what it has written.
+            if not training.monitor.sigterm.is_set():
+                state.remove()
+
+
+def train(training: Training, model: PeftModel, teacher: Teacher | None, cuda: bool) -> None:
+    """Train to the end, from the last complete checkpoint if there is one."""
+    files, recipe = training.files, training.recipe
+    plan = training.state.plan(plan_of(recipe, model))
+    check_plan(training, model, plan)
+    resume = training.state.latest()
+    with Progress(f"healing {files.out}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
+        monitor = TrainingMonitor(
+            progress, sigterm, recipe.save_every, recipe.learning_rate, chance_loss(model)
+        )
+        training.monitor = monitor
+        training.trainer = StepTrainer(
+            model=model,
+            args=training_arguments(training.state.folder, recipe, cuda),
+            train_dataset=training.steps,
+            objective=partial(Objective, model.get_base_model(), recipe, teacher),
+            plan=plan,
+            smaller=partial(smaller_plan, training, model),
+            monitor=monitor,
+            longest=recipe.length,
+        )
+        try:
+            training.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except Terminated:
+            monitor.terminated = True
+
+
+def plan_of(recipe: Healing, model: PeftModel) -> BatchPlan:
+    """How a step goes through memory, as far as the recipe or the free memory says."""
+    shape = Shape.from_config(model.config.to_dict())
+    plan = first_plan(shape, recipe.checkpointing, recipe.length, model.device)
+    return replace(plan, batch_tokens=recipe.batch_tokens) if recipe.batch_tokens else plan
+
+
+def smaller_plan(
+    training: Training, model: PeftModel, plan: BatchPlan, tokens: int, longest: int
+) -> BatchPlan:
+    """What to try after ``plan`` did not fit, kept in the state. UserError if there is nothing."""
+    smaller = plan.smaller(tokens, longest, training.recipe.checkpointing)
+    if smaller is None:
         raise UserError(
-            f"healing {files.checkpoint}: {type(model).__name__} has no gradient checkpointing: set "
-            "checkpointing to off and, where one row does not fit in memory, lower length or choose "
+            f"healing {training.files.checkpoint}: one document of {longest} tokens does not fit in memory: "
+            "lower length, or choose precision nf4"
+        )
+    check_plan(training, model, smaller)
+    print(f"out of memory with {tokens} tokens at once, {plan}: trying {smaller}", flush=True)
+    return training.state.replace_plan(smaller)
+
+
+def check_plan(training: Training, model: PeftModel, plan: BatchPlan) -> None:
+    """UserError for a model that cannot follow ``plan``."""
+    base = model.get_base_model()
+    if plan.gradient_checkpointing and not base.supports_gradient_checkpointing:
+        raise UserError(
+            f"healing {training.files.checkpoint}: {type(base).__name__} has no gradient checkpointing: set "
+            "checkpointing to off and, where one document does not fit in memory, lower length or choose "
             "precision nf4"
         )
-    model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
-    padded = partial(padded_length, device=model.device, longest=recipe.length)
-    resume = training.state.latest()
-    save_every = training.recipe.save_every
-    with Progress(f"healing {files.out}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
-        monitor = TrainingMonitor(progress, sigterm, save_every, recipe.learning_rate, chance_loss(model))
-        trainer = Trainer(
-            model=model,
-            args=training_arguments(training.state.folder, recipe, plan, cuda),
-            train_dataset=training.rows,
-            data_collator=partial(collate, packing=recipe.packing, padded=padded),
-            callbacks=[monitor],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return trainer, monitor
-
-
-def load_base(checkpoint: Path, recipe: Healing, trust_remote_code: bool) -> PreTrainedModel:
-    """The frozen model, ready for the recipe's rows."""
-    model = load_model(checkpoint, recipe.precision, trust_remote_code)
-    # With a cache transformers does not look for packed documents; the Trainer turns off the outer config's.
-    model.config.use_cache = model.config.get_text_config(decoder=True).use_cache = False
-    if recipe.packing:
-        check_packing(model)
-    return model
 
 
 def prefer_deterministic_kernels() -> None:
@@ -136,13 +159,12 @@ def prefer_deterministic_kernels() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def training_arguments(folder: Path, recipe: Healing, plan: BatchPlan, cuda: bool) -> TrainingArguments:
-    """The recipe in the Trainer's words."""
+def training_arguments(folder: Path, recipe: Healing, cuda: bool) -> TrainingArguments:
+    """The recipe in the Trainer's words. An item of the Trainer is a whole step."""
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
-        per_device_train_batch_size=plan.micro_batch,
-        gradient_accumulation_steps=recipe.batch // plan.micro_batch,
+        per_device_train_batch_size=1,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
@@ -151,13 +173,10 @@ def training_arguments(folder: Path, recipe: Healing, plan: BatchPlan, cuda: boo
         seed=recipe.seed,
         bf16=cuda and recipe.precision != "fp32",
         use_cpu=not cuda,
-        activation_checkpointing=plan.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         use_liger_kernel=cuda and is_liger_kernel_available(),
-        train_sampling_strategy="sequential",  # Rows has drawn the order already
+        train_sampling_strategy="sequential",  # Steps has drawn the order already
         remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=cuda,
+        dataloader_pin_memory=False,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",  # the monitor says when
@@ -174,23 +193,28 @@ def chance_loss(model: PeftModel) -> float:
     return math.log(model.get_input_embeddings().weight.shape[0])
 
 
-def write_results(training: Training, trainer: Trainer, monitor: TrainingMonitor, plan: BatchPlan) -> None:
+def write_results(training: Training) -> None:
     """adapter/, training.csv and, when both are whole, heal.json."""
-    files, tokens = training.files, training.rows.cumulative_tokens
+    files, tokens = training.files, training.steps.cumulative_tokens
+    trainer, monitor = training.trainer, training.monitor
     begin_results(files.out)
     write_adapter(trainer.model, files.out / "adapter", files.checkpoint)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    write_training(files.out, log, tokens)
+    names = list(trainer.objective.weights)
+    write_training(files.out, log, tokens, names if training.recipe.has_teacher else [])
     before = tokens[monitor.first_step - 1] if monitor.first_step else 0
-    last = [entry["loss"] for entry in log[-max(1, len(log) // 10) :]]
+    last = log[-max(1, len(log) // 10) :]
+    final = {name: sum(entry[name] for entry in last) / len(last) for name in ("loss", *names)}
     write_summary(
         files,
         "QLoRA",
         training.recipe,
-        **asdict(plan),
+        **asdict(trainer.plan),
+        head_in_pieces=trainer.objective.head.is_apart,
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         tokens=int(tokens[-1]),
-        final_loss=sum(last) / len(last),  # mean of the last tenth of the steps, nats per token
+        final_loss=final.pop("loss"),  # mean of the last tenth of the steps, nats per token
+        final_objectives=final,
         resumed_from_step=monitor.first_step,
         training_seconds=round(monitor.seconds, 3),
         tokens_per_second=round(float(tokens[-1] - before) / monitor.seconds, 1),

@@ -65,9 +65,9 @@ class Method(ABC):
     TITLE: ClassVar[str]  # what a model card calls it
     SETTINGS: ClassVar[type[Settings]]
     ARTIFACT: ClassVar[type[Artifact]]
-    NEEDS: ClassVar[frozenset[str]] = frozenset({"tokens"})  # of HealingFiles: tokens, full
+    NEEDS: ClassVar[frozenset[str]] = frozenset({"tokens"})  # of HealingFiles, at least: tokens, full
     WRITES: ClassVar[tuple[str, ...]] = ()  # beside the artifact and heal.json
-    HAS_CONTROL: ClassVar[bool] = True  # whether it does anything to the uncut model
+    HAS_CONTROL: ClassVar[bool] = True  # whether it can do anything to the uncut model
 
     @property
     def artifact_files(self) -> list[str]:
@@ -79,11 +79,23 @@ class Method(ABC):
         values = recipe | (recipe.get("settings") or {})
         return {one.name: values[one.name] for one in fields(self.SETTINGS) if one.name in values}
 
+    def has_control(self, settings: Any) -> bool:
+        """Whether these settings do anything to the uncut model."""
+        return self.HAS_CONTROL
+
+    def needs(self, settings: Any) -> frozenset[str]:
+        """Of HealingFiles, what is read with these settings."""
+        return self.NEEDS
+
+    def reads_full(self, recipe: dict[str, Any]) -> bool:
+        """Whether the uncut model is read with a recipe's settings."""
+        return "full" in self.needs(self.SETTINGS.of(self.settings(recipe)))
+
     @abstractmethod
     @estimate
     def demand(self, settings: Any, shape: Shape, document_tokens: float) -> Demand:
-        """What healing a cut of ``shape`` asks of a machine, given the tokens of a document of its text
-        (infinite, if not known)."""
+        """What healing a cut asks of a machine, given the tokens of a document of its text (infinite, if not
+        known). ``shape`` is that of the model in memory: the uncut one, where that is needed."""
 
     @abstractmethod
     def heal(self, files: HealingFiles, settings: Any, trust_remote_code: bool = False) -> None:

@@ -17,11 +17,7 @@ from ..runtime.progress import Progress
 
 
 class TrainingMonitor(TrainerCallback):
-    """Shows progress, asks for checkpoints by the clock and on SIGTERM, stops a run that diverges.
-
-    A step of a large model takes minutes, more than a scheduler waits: SIGTERM is seen between its parts too,
-    and what is saved then is the last whole step.
-    """
+    """Shows progress, asks for checkpoints by the clock and on SIGTERM, stops a run that diverges."""
 
     def __init__(
         self,
@@ -35,23 +31,11 @@ class TrainingMonitor(TrainerCallback):
         self.learning_rate, self.chance = learning_rate, chance
         self.terminated = False
         self.seconds, self.first_step, self.saved_step = 0.0, 0, 0
-        self.random: list[torch.Tensor] = []
 
     def on_train_begin(self, args, state, control, **_):
         self.first_step = self.saved_step = state.global_step
         self.started = self.saved = time.monotonic()
         self.progress.update(state.global_step)
-
-    def on_step_begin(self, args, state, control, **_):
-        if args.gradient_accumulation_steps > 1:
-            self.random = random_state()
-
-    def on_substep_end(self, args, state, control, **_):
-        if self.sigterm.is_set():
-            self.terminated = control.should_training_stop = True
-            if state.global_step > self.saved_step:
-                control.should_save = True
-                set_random_state(self.random)  # as it was after the last whole step
 
     def on_save(self, args, state, control, **_):
         self.saved_step = state.global_step

@@ -18,12 +18,18 @@ class Qlora(Method):
     ARTIFACT = LoraAdapter
     WRITES = ("training.csv",)
 
+    def needs(self, settings: Healing) -> frozenset[str]:
+        """Where the uncut model teaches, that is read too."""
+        return self.NEEDS | ({"full"} if settings.has_teacher else frozenset())
+
+    def has_control(self, settings: Healing) -> bool:
+        """Of itself the uncut model has nothing to learn."""
+        return settings.cross_entropy > 0
+
     @estimate
     def demand(self, settings: Healing, shape: Shape, document_tokens: float) -> Demand:
-        """Forward, backward to the activations, and the forward once more where memory is short. Padded rows
-        are counted as twice a document: they are as long as the longest beside them."""
-        length = settings.length
-        row = length if settings.packing else min(length, 2 * min(length, document_tokens))
+        """Forward, backward to the activations, and the teacher's forward."""
+        row = settings.length if settings.packing else min(settings.length, document_tokens)
         adapter_params = (
             shape.layers
             * shape.experts
@@ -34,9 +40,10 @@ class Qlora(Method):
         return Demand(
             precision=settings.precision,
             tokens=settings.steps * settings.batch * row,
-            flops_per_param=6,
-            # 2 GB for CUDA, 16 bytes per parameter of the adapter (itself, gradient, two moments), and a row.
-            memory_mb=2000 + (16 * adapter_params + shape.activation_bytes(length)) / 1e6,
+            flops_per_param=8 if settings.has_teacher else 6,
+            # 2 GB for CUDA, 1 GB for a piece of logits, 16 bytes per parameter of the adapter (itself,
+            # gradient, two moments), and a document.
+            memory_mb=3000 + (16 * adapter_params + settings.length * shape.training_bytes(True)) / 1e6,
             artifact_bytes=4 * adapter_params,
         )
 

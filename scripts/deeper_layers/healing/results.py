@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoints.folder import MANIFEST
@@ -25,15 +26,19 @@ def begin_results(out: Path) -> None:
         shutil.rmtree(out / kind.FOLDER, ignore_errors=True)
 
 
-def write_training(out: Path, log: list[dict], cumulative_tokens) -> None:
+def write_training(
+    out: Path, log: list[dict], cumulative_tokens: Sequence[int], others: Sequence[str] = ()
+) -> None:
     """The training curve: ``log`` has an entry per step, as the Trainer has it; ``cumulative_tokens``
-    (int [steps]) are the tokens trained on up to and with each step, padding not counted."""
+    (int [steps]) are the tokens trained on up to and with each step, padding not counted; ``others`` are more
+    columns of the entries."""
     with atomic_write(out / TRAINING) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["step", "loss", "learning_rate", "grad_norm", "tokens"])
+        table.writerow(["step", "loss", "learning_rate", "grad_norm", "tokens", *others])
         for entry in log:
             values = [entry[name] for name in ("step", "loss", "learning_rate", "grad_norm")]
-            table.writerow([*values, cumulative_tokens[entry["step"] - 1]])
+            tokens = cumulative_tokens[entry["step"] - 1]
+            table.writerow([*values, tokens, *(entry[name] for name in others)])
 
 
 def write_summary(files: HealingFiles, method: str, settings: Settings, **facts) -> None:

@@ -45,11 +45,11 @@ class ResumableState:
                 temporary.write_text(fingerprint)
 
     def plan(self, plan: BatchPlan) -> BatchPlan:
-        """The plan that an earlier run found to fit, unless ``plan`` takes fewer rows at once: then that is
+        """The plan that an earlier run found to fit, unless ``plan`` takes fewer tokens at once: then that is
         kept from now on, since it may be asked for because the earlier run was killed for its memory."""
         if self._plan.exists():
             known = BatchPlan(**read_json(self._plan))
-            if known.micro_batch <= plan.micro_batch:
+            if known.batch_tokens <= plan.batch_tokens:
                 return known
         return self.replace_plan(plan)
 

@@ -47,39 +47,61 @@ def _owner_of_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     raise UserError(f"no list of {n_layers} layers in a model of type {model.config.model_type!r}")
 
 
-@contextmanager
-def removed(model: PreTrainedModel, block: LayerSet) -> Iterator[PreTrainedModel]:
-    """Within the context ``model`` lacks the layers of ``block``; afterwards it is as it was.
+class Removal:
+    """What it takes to remove the layers of ``block`` from ``model``, and to put them back, at once and as
+    often as one likes: no weight is copied. What the layers know of their own number and what the modules
+    know of the configuration is changed along, so that cached generation works too."""
 
-    No weight is copied. What the layers know of their own number and what the modules know of the
-    configuration is changed along, so that cached generation works too.
-    """
-    config = model.config
-    new_config = cut_config(config, block)
-    owner, name, layers = _owner_of_layers(model)
-    kept = nn.ModuleList(layers[i] for i in block.kept(len(layers)))
-    undo: list[tuple[nn.Module, str, object]] = []
-
-    def put(module: nn.Module, attribute: str, value) -> None:
-        undo.append((module, attribute, getattr(module, attribute)))
-        setattr(module, attribute, value)
-
-    configs = {id(config): new_config, id(text_config(config)): text_config(new_config)}
-    try:
-        put(owner, name, kept)
+    def __init__(self, model: PreTrainedModel, block: LayerSet):
+        config = model.config
+        new_config = cut_config(config, block)
+        owner, name, layers = _owner_of_layers(model)
+        kept = nn.ModuleList(layers[i] for i in block.kept(len(layers)))
+        self.layers = layers
+        # (module, attribute, value before, value of the cut)
+        self._changes: list[tuple[nn.Module, str, object, object]] = [(owner, name, layers, kept)]
         for new, layer in enumerate(kept):
             for module in layer.modules():
                 for attribute in _INDICES:
-                    if isinstance(getattr(module, attribute, None), int):
-                        put(module, attribute, new)
+                    if isinstance(old := getattr(module, attribute, None), int):
+                        self._changes.append((module, attribute, old, new))
+        configs = {id(config): new_config, id(text_config(config)): text_config(new_config)}
         for module in model.modules():
-            for attribute, value in list(vars(module).items()):
+            for attribute, value in vars(module).items():
                 if isinstance(value, PretrainedConfig) and id(value) in configs:
-                    put(module, attribute, configs[id(value)])
+                    self._changes.append((module, attribute, value, configs[id(value)]))
+
+    @contextmanager
+    def done(self) -> Iterator[None]:
+        """Within the context the layers are gone."""
+        try:
+            for module, attribute, _, new in self._changes:
+                setattr(module, attribute, new)
+            yield
+        finally:
+            self._undo()
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Within the context, inside of ``done``, the layers are there."""
+        self._undo()
+        try:
+            yield
+        finally:
+            for module, attribute, _, new in self._changes:
+                setattr(module, attribute, new)
+
+    def _undo(self) -> None:
+        for module, attribute, old, _ in reversed(self._changes):
+            setattr(module, attribute, old)
+
+
+@contextmanager
+def removed(model: PreTrainedModel, block: LayerSet) -> Iterator[PreTrainedModel]:
+    """Within the context ``model`` lacks the layers of ``block``; afterwards it is as it was (see
+    ``Removal``)."""
+    with Removal(model, block).done():
         yield model
-    finally:
-        for module, attribute, value in reversed(undo):
-            setattr(module, attribute, value)
 
 
 def without_weights(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:

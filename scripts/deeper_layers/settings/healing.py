@@ -36,11 +36,12 @@ class Healing(Settings):
     clip: float = setting(float, 1.0, "Largest norm of the gradient.", above=0)
     steps: int = setting(int, 5000, "Optimiser steps.", least=1)
     batch: int = setting(int, 16, "Rows per optimiser step.", least=1)
-    micro_batch: int | None = setting(
+    batch_tokens: int | None = setting(
         int,
         None,
-        "Rows that go through the model at once; the rest accumulates. It divides the batch, and is halved "
-        "when memory runs out. Default is the batch. With dropout its masks depend on it.",
+        "Tokens that go through the model at once, padding counted; the rest of a step accumulates. Halved "
+        "when memory runs out. Default is what memory seems to have room for. With dropout its masks depend "
+        "on it.",
         determines=False,
         least=1,
     )
@@ -48,7 +49,23 @@ class Healing(Settings):
     packing: bool = setting(
         bool,
         False,
-        "Fill rows with several documents that do not see each other. The paper pads one document per row.",
+        "Fill rows with several documents that do not see each other. The paper has one document per row.",
+    )
+    cross_entropy: float = setting(
+        float, 1.0, "Weight, in what training lowers, of the loss of the next token (the paper's).", least=0
+    )
+    logits: float = setting(
+        float,
+        0.0,
+        "Weight of the divergence from the uncut model's distribution of the next token (distillation).",
+        least=0,
+    )
+    interface: float = setting(
+        float,
+        0.0,
+        "Weight of the squared difference from the uncut model's residual stream where the cut ends, in "
+        "parts of its own square (the paper's equation 8).",
+        least=0,
     )
     precision: str = setting(
         str, "nf4", "Of the frozen weights: fp32, bf16 or nf4 (4 bits, bitsandbytes).", choices=PRECISIONS
@@ -66,14 +83,21 @@ class Healing(Settings):
         float, 600, "Seconds between checkpoints to resume from.", determines=False, key=False, least=0
     )
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the uncut model takes part."""
+        return self.logits > 0 or self.interface > 0
+
     def check(self) -> None:
+        if not (self.cross_entropy or self.has_teacher):
+            raise UserError(
+                "healing: cross_entropy, logits and interface are all 0; give one of them a weight above 0"
+            )
         if self.warmup >= self.steps:
             raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
         if not self.targets:
             raise UserError("healing: targets is empty; name linear layers, or write auto")
         check_words("healing.targets", self.targets)
-        if self.micro_batch is not None and self.batch % self.micro_batch:
-            raise UserError(f"healing: micro_batch {self.micro_batch} does not divide batch {self.batch}")
 
 
 @dataclass(frozen=True, kw_only=True)

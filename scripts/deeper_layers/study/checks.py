@@ -280,8 +280,9 @@ def _check_recipe(study: Study, recipe: str, model: str) -> None:
         if key not in known:
             raise UserError(f"{where}.settings: {name} has no setting {key!r}{did_you_mean(key, known)}")
     construct(method.SETTINGS, where, method.settings(values))
-    if values["control"] and not method.HAS_CONTROL:
-        raise UserError(f"{where}.control: {name} does nothing to the uncut model; write false")
+    if values["control"] and not method.has_control(method.SETTINGS.of(method.settings(values))):
+        objective = "" if not method.HAS_CONTROL else " without cross_entropy"
+        raise UserError(f"{where}.control: {name}{objective} does nothing to the uncut model; write false")
 
 
 def construct(cls: type[Settings], where: str, values: Mapping) -> None:

@@ -149,7 +149,7 @@ def layers_of_choice(kind: str, ns: tuple[int, ...], n_layers: int) -> int:
 
 
 def healing(shape: Shape, demand: Demand, gpu: GpuSpec | None) -> Work:
-    """Healing of a cut whose shape is ``shape``, by what its method demands."""
+    """Healing with a model of ``shape`` in memory, by what the method demands."""
     return Work(shape, demand.precision, gpu, demand.tokens, demand.flops_per_param, demand.memory_mb)
 
 

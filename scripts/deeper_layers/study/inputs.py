@@ -81,9 +81,10 @@ class Inputs:
         return [self.study.tokens(wildcards.model, recipe)] if is_read else []
 
     def healing_full(self, wildcards: Any) -> list[str]:
-        """The uncut model, if a recipe's method needs it."""
-        is_needed = "full" in self.study.method(wildcards.recipe).NEEDS
-        return [self.paths.full(wildcards.model)] if is_needed else []
+        """The uncut model, if a recipe needs it."""
+        recipe = self.study.recipe(wildcards.recipe, wildcards.model)
+        is_read = self.study.method(wildcards.recipe).reads_full(recipe)
+        return [self.paths.full(wildcards.model)] if is_read else []
 
     def artifact(self, wildcards: Any, recipe: str | None = None) -> list[str]:
         """What a healing writes for evaluation and export."""

@@ -181,15 +181,14 @@ def card(study: Study) -> str:
 
 
 def check(study: Study) -> str:
-    """What the machine is checked for: the precisions that the study computes in, and packing."""
+    """What the machine is checked for: the precisions that the study computes in."""
     pairs = [(recipe, model) for recipe in study.recipes for model in study.models]
     recipes = [study.method(recipe).settings(study.recipe(recipe, model)) for recipe, model in pairs]
     suites = [study.suite(suite) for suite in study.suites]
     evidence = [study.config[section] for section in sections(study.evidence)]
     settings = [*evidence, *recipes, *map(computed, suites)]
     precisions = sorted({one["precision"] for one in settings if "precision" in one})
-    packing = any(recipe.get("packing", False) for recipe in recipes)
-    return command_line({"precisions": precisions, "packing": packing})
+    return command_line({"precisions": precisions})
 
 
 def measure_speed(study: Study, model: str) -> str:

@@ -69,14 +69,19 @@ class Workloads:
         return estimates.losses(shape, settings, self._text(settings), self.gpu(model), layers)
 
     def healing(self, model: str, recipe: str, block: LayerSet) -> Work:
-        shape = self.shape(model).without(block.n)
-        return estimates.healing(shape, self.healing_demand(model, recipe, block), self.gpu(model))
+        shape, demand = self._healing_shape(model, recipe, block), self.healing_demand(model, recipe, block)
+        return estimates.healing(shape, demand, self.gpu(model))
 
     def healing_demand(self, model: str, recipe: str, block: LayerSet) -> Demand:
-        values, shape = self.study.recipe(recipe, model), self.shape(model).without(block.n)
+        values, shape = self.study.recipe(recipe, model), self._healing_shape(model, recipe, block)
         method = healing_method(values["method"])
         settings = method.SETTINGS.of(method.settings(values))
         return method.demand(settings, shape, document_tokens(self._text(values)))
+
+    def _healing_shape(self, model: str, recipe: str, block: LayerSet) -> Shape:
+        """Of the model in memory: the uncut one, where that is read."""
+        is_whole = self.study.method(recipe).reads_full(self.study.recipe(recipe, model))
+        return self.shape(model).without(0 if is_whole else block.n)
 
     def healed_evaluation(self, model: str, recipe: str, suite: str, chunk: str) -> Work:
         shape, gpu = self.shape(model), self.gpu(model)
