@@ -177,7 +177,5 @@ def test_gradient_checkpointing_changes_no_objective(full, study):
 def test_a_cut_from_the_first_layer_on_has_no_interface(full, study, tmp_path):
     block = LayerSet.contiguous(0, 2)
     cut_checkpoint(full, block, study / str(block))
-    with pytest.raises(
-        UserError, match="interface alone has nothing to learn for a cut from the first"
-    ):
+    with pytest.raises(UserError, match="interface alone has nothing to learn for a cut from the first"):
         run(full, study, block, "none", replace(BOTH, cross_entropy=0, logits=0))
