@@ -11,6 +11,7 @@ for method, module in METHODS.items():
             checkpoint=paths.checkpoint(),
             tokens=inputs.healing_tokens,
             full=inputs.healing_full,
+            repair=inputs.healing_repair,
         output:
             artifact=[*map(paths.healed, healing_method(method).artifact_files)],
             others=[*map(paths.healed, healing_method(method).WRITES)],

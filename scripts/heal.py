@@ -48,6 +48,7 @@ if __name__ == "__main__":
     )
     p.add_argument("--tokens", type=Path, help="Token file of the text to train on.")
     p.add_argument("--full", type=Path, help="Folder of the uncut model, for methods that learn from it.")
+    p.add_argument("--repair", type=Path, help="File of tensors that repair the cut before.")
     method_option(p)
     named, _ = method_option(argparse.ArgumentParser(add_help=False, allow_abbrev=False)).parse_known_args()
     cli.add_settings(p, healing_method(named.method).SETTINGS)

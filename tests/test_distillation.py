@@ -2,7 +2,8 @@
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from deeper_layers.errors import UserError
 from deeper_layers.healing import objective as objectives
 from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
+from deeper_layers.healing.methods import healing_method
 from deeper_layers.healing.objective import Objective, Teacher
 from deeper_layers.models.adapters import add_adapter
-from deeper_layers.models.artifacts import load_healed
+from deeper_layers.models.artifacts import ReplacedTensors, healed_artifact, load_healed
 from deeper_layers.models.layers import Removal
 from deeper_layers.models.load import load_model
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.settings.healing import HealingAfterRepair
 from helpers.healing import RECIPE, counting, tiny_llama
 
 torch.set_num_threads(1)
@@ -172,6 +175,49 @@ def test_gradient_checkpointing_changes_no_objective(full, study):
         out = run(full, study, CUTS[0], how, replace(BOTH, checkpointing=how))
         curves.append(np.loadtxt(out / "training.csv", delimiter=",", skiprows=1))
     np.testing.assert_allclose(*curves, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def repaired(study):
+    """A cut whose layer before it is changed: as an artifact, and written into a checkpoint."""
+    model = load_model(study / str(CUTS[0]))
+    name = "model.layers.1.mlp.down_proj.weight"
+    ReplacedTensors.write(study / "repair", {name: 3 * model.get_parameter(name).detach()})
+    healed_artifact(study / "repair").merge(model).save_pretrained(study / "merged")
+    return study / "repair/replaced/replaced.safetensors"
+
+
+def test_healing_goes_on_from_a_repair(full, study, repaired, documents):
+    """It is what it would be of a checkpoint with the repair written into it, and its artifact is the whole;
+    put on the cut, or merged."""
+    recipe = replace(BOTH, logits=0.0, interface=0.0, dropout=0.05)
+    files = HealingFiles(study / str(CUTS[0]), study / "train.safetensors", study / "after", study / "state")
+    after = HealingAfterRepair(**asdict(recipe), after="repair")
+    healing_method("repaired_qlora").heal(replace(files, repair=repaired), after)
+    healing_method("qlora").heal(replace(files, checkpoint=study / "merged", out=study / "written"), recipe)
+    curves = [(study / out / "training.csv").read_text() for out in ("after", "written")]
+    assert curves[0] == curves[1]
+    artifact, ids = healed_artifact(study / "after"), padded(documents)[0]
+    assert artifact.describe().kind == "LoRA on repaired weights"
+    expected = load_healed(study / "merged", study / "written/adapter")(input_ids=ids).logits
+    found = load_healed(study / str(CUTS[0]), study / "after/repaired_adapter")(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    merged = artifact.merge(load_model(study / str(CUTS[0])))(input_ids=ids).logits
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_teacher_of_a_repaired_cut_is_not_repaired(full, study, repaired, documents):
+    ids, plain = padded(documents)[0], load_model(full)
+    for model, teacher in student(full, CUTS[0]):
+        base = model.get_base_model()
+        before = model(input_ids=ids).logits
+        name = "model.layers.1.mlp.down_proj.base_layer.weight"
+        new = torch.nn.Parameter(3 * base.get_parameter(name).detach(), False)
+        teacher.removal.replace(partial(setattr, base.get_submodule(name[:-7]), "weight", new))
+        assert (model(input_ids=ids).logits - before).abs().max() > 0.01
+        with teacher.at_work():
+            torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+        assert base.get_parameter(name) is new
 
 
 def test_a_cut_from_the_first_layer_on_has_no_interface(full, study, tmp_path):

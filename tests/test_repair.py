@@ -35,6 +35,19 @@ SAMPLES, ASIDE = 40, 10
 COMMON = {"samples": SAMPLES, "length": 24, "held_out": 0.25, "precision": "fp32", "batch_tokens": 200}
 
 
+MENDED = {
+    "text": "world",
+    "method": "repaired_qlora",
+    "control": False,
+    "rank": 4,
+    "steps": 6,
+    "warmup": 1,
+    "batch": 4,
+    "length": 32,
+    "precision": "fp32",
+}
+
+
 @pytest.fixture(scope="module")
 def documents() -> list[list[int]]:
     return [document for document in counting(60, seed=3) if len(document) > 1][:SAMPLES]
@@ -298,35 +311,52 @@ def test_a_repair_has_no_control(tmp_path):
         checked(changed(recipes__healed={"text": "world", "method": "linear", "control": True}))
 
 
+@pytest.mark.parametrize("after", [None, "nobody", "healed", "mended"])
+def test_a_healing_after_a_repair_names_one(after):
+    recipe = MENDED | {"settings": {"after": after} if after else {}}
+    config = changed(study__recipes=["healed", "mended"], recipes__mended=recipe)
+    with pytest.raises(
+        UserError, match=f"recipes.mended.settings.after: '?{after}'? is no recipe of the study that"
+    ):
+        checked(config)
+
+
 @pytest.mark.slow
 def test_a_study_with_repairs_ends_with_their_rows(tmp_path):
     """Evaluated, exported as a plain checkpoint whose loss is the evaluated one's."""
     few = {"samples": 30, "length": 32, "precision": "fp32"}
     config = small(
         study__remove=[2],
-        study__recipes=["linear", "scale"],
+        study__recipes=["linear", "scale", "mended"],
         recipes__linear={"text": "world", "method": "linear", "settings": few},
         recipes__scale={"text": "world", "method": "scale", "settings": few},
-        export=["tiny/linear/2"],
+        recipes__mended=MENDED | {"settings": {"after": "linear"}, "logits": 0.5},
+        export=["tiny/linear/2", "tiny/mended/2"],
     )
     folder = prepare(tmp_path, config)
     assert "heal_linear" in run(folder, "plan", "--cores", "1")
     run(folder, "all", "export", "--cores", "2")
     with open(folder / "results/table.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["n"] == "2"]
-    assert {row["treatment"] for row in rows} == {"pruned", "linear", "scale"}
-    (exported,) = folder.glob("results/export/tiny-drop_*-linear")
-    (block,) = [path.name for path in (folder / "results/tiny/linear").glob("drop_*")]
-    evaluated = json.loads((folder / f"results/tiny/linear/{block}/loss.json").read_text())
-    tokens = Tokens(folder / "results/tiny/tokens/world-validation").first(30, 64)
+    assert {row["treatment"] for row in rows} == {"pruned", "linear", "scale", "mended"}
+    for recipe, said in (("linear", "replace those of the cut"), ("mended", "LoRA on repaired weights")):
+        (exported,) = folder.glob(f"results/export/tiny-drop_*-{recipe}")
+        (block,) = [path.name for path in (folder / f"results/tiny/{recipe}").glob("drop_*")]
+        evaluated = json.loads((folder / f"results/tiny/{recipe}/{block}/loss.json").read_text())
+        tokens = Tokens(folder / "results/tiny/tokens/world-validation").first(30, 64)
+        assert loss_of(exported, tokens) == pytest.approx(evaluated["results"]["loss"]["loss"], rel=1e-5)
+        assert said in (exported / "README.md").read_text()
+
+
+def loss_of(checkpoint: Path, tokens: list) -> float:
+    """Nats per token of a plain checkpoint, one document at a time."""
     from transformers import AutoModelForCausalLM
 
     nats = count = 0
-    model = AutoModelForCausalLM.from_pretrained(exported).eval()
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     for document in tokens:
         ids = torch.from_numpy(document)[None]
         with torch.no_grad():
             nats += model(ids, labels=ids).loss.item() * (len(document) - 1)
         count += len(document) - 1
-    assert nats / count == pytest.approx(evaluated["results"]["loss"]["loss"], rel=1e-5)
-    assert "replace those of the cut" in (exported / "README.md").read_text()
+    return nats / count

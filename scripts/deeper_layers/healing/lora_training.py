@@ -26,8 +26,10 @@ from ..data.packing import Steps
 from ..data.tokens import Tokens
 from ..errors import UserError
 from ..models.adapters import add_adapter, save_adapter
+from ..models.artifacts import LoraAdapter, RepairedAdapter
 from ..models.layers import Removal
 from ..models.load import device, load_model
+from ..models.replaced import replace_tensors
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from ..runtime.progress import Progress
@@ -55,16 +57,17 @@ class Training:
 
 
 def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) -> None:
-    """Train an adapter for the cut model in ``files.checkpoint``; write ``files.out``/adapter, training.csv
-    and heal.json (last: its presence means that the rest is whole).
+    """Train an adapter for the cut model in ``files.checkpoint``; write the artifact into ``files.out``,
+    training.csv and heal.json (last: its presence means that the rest is whole).
 
     Where the uncut model teaches, that is loaded (``files.full``), and the layers of the cut taken out.
+    Tensors of ``files.repair`` take the place of the cut's before the training, and are in the artifact.
     ``files.state`` keeps the Trainer's checkpoints until success. SIGTERM saves a last checkpoint and exits
     with status 143. Raises UserError for a loss that diverges and for documents that do not fit in memory.
     """
     tokens = Tokens(files.tokens)
     steps = Steps(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
-    state = ResumableState(files.state, recipe, files.checkpoint, tokens.path)
+    state = ResumableState(files.state, recipe, files.checkpoint, tokens.path, files.repair)
     training = Training(files, recipe, steps, state)
     cuda = device().type == "cuda"
     if cuda and recipe.precision != "fp32" and not is_torch_bf16_gpu_available():
@@ -79,6 +82,8 @@ def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) 
         model = load_model(files.full if cut.n else files.checkpoint, recipe.precision, trust_remote_code)
         removal = Removal(model, cut)
         until_written.enter_context(removal.done())
+        if files.repair:
+            removal.replace(partial(replace_tensors, model, files.repair))
         set_seed(recipe.seed)  # before the adapter draws its weights
         model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
         teacher = Teacher(model, removal, cut) if recipe.has_teacher else None
@@ -198,7 +203,7 @@ def write_results(training: Training) -> None:
     files, tokens = training.files, training.steps.cumulative_tokens
     trainer, monitor = training.trainer, training.monitor
     begin_results(files.out)
-    write_adapter(trainer.model, files.out / "adapter", files.checkpoint)
+    write_artifact(training, trainer.model)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     names = list(trainer.objective.weights)
     write_training(files.out, log, tokens, names if training.recipe.has_teacher else [])
@@ -207,7 +212,7 @@ def write_results(training: Training) -> None:
     final = {name: sum(entry[name] for entry in last) / len(last) for name in ("loss", *names)}
     write_summary(
         files,
-        "QLoRA",
+        "QLoRA on a repaired cut" if files.repair else "QLoRA",
         training.recipe,
         **asdict(trainer.plan),
         head_in_pieces=trainer.objective.head.is_apart,
@@ -221,10 +226,14 @@ def write_results(training: Training) -> None:
     )
 
 
-def write_adapter(model: PeftModel, folder: Path, checkpoint: Path) -> None:
-    """The adapter's folder, written beside and renamed."""
+def write_artifact(training: Training, model: PeftModel) -> None:
+    """The folder of the adapter and of what repaired the cut before, written beside and renamed."""
+    files, kind = training.files, RepairedAdapter if training.files.repair else LoraAdapter
+    folder = files.out / kind.FOLDER
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a run killed just here
-    save_adapter(model, temporary, checkpoint, folder)
+    save_adapter(model, temporary, files.checkpoint, folder)
+    if files.repair:
+        shutil.copyfile(files.repair, temporary / RepairedAdapter.MARKS[0])
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)

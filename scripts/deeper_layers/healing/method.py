@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class HealingFiles:
     """What a healing reads and writes.
 
-    ``checkpoint`` is the folder of the cut model; ``tokens``, the token file of the text, and ``full``, the
-    folder of the uncut model, are there where the method needs them. Results go into the folder ``out``;
-    ``state`` is a folder of what a killed run resumes from, removed at the end.
+    ``checkpoint`` is the folder of the cut model; ``tokens``, the token file of the text, ``full``, the
+    folder of the uncut model, and ``repair``, the file of tensors that repair the cut, are there where the
+    method needs them. Results go into the folder ``out``; ``state`` is a folder of what a killed run resumes
+    from, removed at the end.
     """
 
     checkpoint: Path
@@ -32,6 +33,7 @@ class HealingFiles:
     out: Path
     state: Path
     full: Path | None = None
+    repair: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Method(ABC):
     TITLE: ClassVar[str]  # what a model card calls it
     SETTINGS: ClassVar[type[Settings]]
     ARTIFACT: ClassVar[type[Artifact]]
-    NEEDS: ClassVar[frozenset[str]] = frozenset({"tokens"})  # of HealingFiles, at least: tokens, full
+    NEEDS: ClassVar[frozenset[str]] = frozenset({"tokens"})  # of HealingFiles, at least: tokens, full, repair
     WRITES: ClassVar[tuple[str, ...]] = ()  # beside the artifact and heal.json
     HAS_CONTROL: ClassVar[bool] = True  # whether it can do anything to the uncut model
 

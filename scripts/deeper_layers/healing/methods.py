@@ -9,6 +9,7 @@ from .method import Method
 
 METHODS = {  # name -> module of this folder, whose METHOD it is
     "qlora": "qlora",
+    "repaired_qlora": "repaired_qlora",
     "linear": "linear",
     "scale": "scale",
 }

@@ -24,7 +24,7 @@ class Qlora(Method):
 
     def has_control(self, settings: Healing) -> bool:
         """Of itself the uncut model has nothing to learn."""
-        return settings.cross_entropy > 0
+        return self.HAS_CONTROL and settings.cross_entropy > 0
 
     @estimate
     def demand(self, settings: Healing, shape: Shape, document_tokens: float) -> Demand:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,14 +23,14 @@ CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes sile
 
 
 class ResumableState:
-    """The ``folder`` of resumable state of a healing with ``settings`` of the model in ``checkpoint`` on the
-    token file ``tokens``. What it holds of other settings or other inputs is dropped; a folder of someone
-    else's is refused (UserError)."""
+    """The ``folder`` of resumable state of a healing with ``settings`` of the model in ``checkpoint`` and
+    ``others`` of its inputs, files. What it holds of other settings or other inputs is dropped; a folder of
+    someone else's is refused (UserError)."""
 
-    def __init__(self, folder: Path, settings: Settings, checkpoint: Path, tokens: Path):
+    def __init__(self, folder: Path, settings: Settings, checkpoint: Path, *others: Path | None):
         self.folder = folder
         self._fingerprint, self._plan = folder / "made_for.json", folder / "plan.json"
-        fingerprint = _fingerprint(settings, checkpoint, tokens)
+        fingerprint = _fingerprint(settings, checkpoint, others)
         if self._fingerprint.exists() and self._fingerprint.read_text() != fingerprint:
             print(
                 f"dropping {self.folder}: its checkpoints are of another recipe or other inputs", flush=True
@@ -77,9 +78,9 @@ class ResumableState:
         self.folder.rmdir()
 
 
-def _fingerprint(settings: Settings, checkpoint: Path, tokens: Path) -> str:
+def _fingerprint(settings: Settings, checkpoint: Path, others: Sequence[Path | None]) -> str:
     """What a state belongs to: the settings, and name, size and date of each input."""
-    inputs = [tokens, checkpoint / "config.json", *sorted(checkpoint.glob("*.safetensors"))]
+    inputs = [*filter(None, others), checkpoint / "config.json", *sorted(checkpoint.glob("*.safetensors"))]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in inputs if f.exists()]
     return json.dumps({"recipe": settings.determining(), "inputs": stats}, sort_keys=True)
 

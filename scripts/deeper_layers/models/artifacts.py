@@ -39,6 +39,7 @@ class Artifact(ABC):
 
     FOLDER: ClassVar[str]  # its name in the folder of a healing
     FILES: ClassVar[tuple[str, ...]]  # all that it consists of
+    MARKS: ClassVar[tuple[str, ...]] = ()  # of these, what tells it from other kinds; none: all
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -118,15 +119,38 @@ class ReplacedTensors(Artifact):
         return self.apply(model)
 
 
-KINDS: tuple[type[Artifact], ...] = (LoraAdapter, ReplacedTensors)
+class RepairedAdapter(Artifact):
+    """Tensors that repair a cut, and a LoRA adapter that was trained on it with them."""
+
+    FOLDER = "repaired_adapter"
+    MARKS = ("repair.safetensors",)
+    FILES = (*LoraAdapter.FILES, *MARKS)
+
+    def describe(self) -> Description:
+        lora = LoraAdapter(self.folder).describe()
+        return Description("LoRA on repaired weights", "both merged into the weights", lora.settings)
+
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
+        return LoraAdapter(self.folder).apply(self._repaired(model))
+
+    def merge(self, model: PreTrainedModel) -> PreTrainedModel:
+        return LoraAdapter(self.folder).merge(self._repaired(model))
+
+    def _repaired(self, model: PreTrainedModel) -> PreTrainedModel:
+        from .replaced import replace_tensors
+
+        return replace_tensors(model, self.folder / self.MARKS[0])
+
+
+KINDS: tuple[type[Artifact], ...] = (RepairedAdapter, LoraAdapter, ReplacedTensors)  # in this order to look
 
 
 def open_artifact(folder: str | Path) -> Artifact:
     """The artifact in ``folder``, of the kind whose files are there. UserError if it is none."""
     for kind in KINDS:
-        if any((Path(folder) / name).is_file() for name in kind.FILES):
+        if any((Path(folder) / name).is_file() for name in kind.MARKS or kind.FILES):
             return kind(folder)
-    known = ", ".join(kind.FILES[0] for kind in KINDS)
+    known = ", ".join(dict.fromkeys(kind.FILES[0] for kind in KINDS))
     raise UserError(f"{folder} is not what a healing writes: it has none of {known}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -57,7 +57,7 @@ class Removal:
         new_config = cut_config(config, block)
         owner, name, layers = _owner_of_layers(model)
         kept = nn.ModuleList(layers[i] for i in block.kept(len(layers)))
-        self.layers = layers
+        self.model, self.layers = model, layers
         # (module, attribute, value before, value of the cut)
         self._changes: list[tuple[nn.Module, str, object, object]] = [(owner, name, layers, kept)]
         for new, layer in enumerate(kept):
@@ -90,6 +90,14 @@ class Removal:
         finally:
             for module, attribute, _, new in self._changes:
                 setattr(module, attribute, new)
+
+    def replace(self, change: Callable[[], object]) -> None:
+        """Let ``change``, called within ``done``, put parameters in place of others: they belong to the cut
+        from now on, and the layers see the old ones while it is undone."""
+        before = [(m, name, p) for m in self.model.modules() for name, p in m._parameters.items()]
+        change()
+        after = [(*one, one[0]._parameters[one[1]]) for one in before]
+        self._changes += [one for one in after if one[2] is not one[3]]
 
     def _undo(self) -> None:
         for module, attribute, old, _ in reversed(self._changes):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .base import Settings, check_words, section, setting
+from .base import REQUIRED, Settings, check_words, section, setting
 from .precision import PRECISIONS
 from .texts import SPLITS, TextUse
 
@@ -98,6 +98,13 @@ class Healing(Settings):
         if not self.targets:
             raise UserError("healing: targets is empty; name linear layers, or write auto")
         check_words("healing.targets", self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealingAfterRepair(Healing):
+    """The training of an adapter on a cut that another recipe has repaired."""
+
+    after: str = setting(str, REQUIRED, "Recipe of the study that repairs the same cut first.")
 
 
 @dataclass(frozen=True, kw_only=True)

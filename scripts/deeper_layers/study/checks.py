@@ -19,6 +19,7 @@ from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
 from ..healing.methods import METHODS
 from ..layout import PRUNED
+from ..models.artifacts import ReplacedTensors
 from ..pruning.layer_set import LayerSet
 from ..pruning.strategies import STRATEGIES
 from ..pruning.strategy import SECTIONS
@@ -279,10 +280,23 @@ def _check_recipe(study: Study, recipe: str, model: str) -> None:
     for key in values.get("settings") or {}:
         if key not in known:
             raise UserError(f"{where}.settings: {name} has no setting {key!r}{did_you_mean(key, known)}")
+    if "repair" in method.NEEDS:
+        _check_repair(study, where, values)
     construct(method.SETTINGS, where, method.settings(values))
     if values["control"] and not method.has_control(method.SETTINGS.of(method.settings(values))):
         objective = "" if not method.HAS_CONTROL else " without cross_entropy"
         raise UserError(f"{where}.control: {name}{objective} does nothing to the uncut model; write false")
+
+
+def _check_repair(study: Study, where: str, values: Mapping) -> None:
+    """A recipe that begins with what another one repairs."""
+    repairs = [one for one in study.recipes if study.method(one).ARTIFACT is ReplacedTensors]
+    after = (values.get("settings") or {}).get("after")
+    if after not in repairs:
+        raise UserError(
+            f"{where}.settings.after: {after!r} is no recipe of the study that repairs; name one of "
+            f"{', '.join(repairs) or 'its own, of a method such as linear'}"
+        )
 
 
 def construct(cls: type[Settings], where: str, values: Mapping) -> None:

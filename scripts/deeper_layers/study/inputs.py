@@ -86,6 +86,12 @@ class Inputs:
         is_read = self.study.method(wildcards.recipe).reads_full(recipe)
         return [self.paths.full(wildcards.model)] if is_read else []
 
+    def healing_repair(self, wildcards: Any) -> list[str]:
+        """What another recipe has repaired the cut by, if a recipe begins with that."""
+        recipe = self.study.recipe(wildcards.recipe, wildcards.model)
+        needs_one = "repair" in self.study.method(wildcards.recipe).NEEDS
+        return self.artifact(wildcards, recipe["settings"]["after"]) if needs_one else []
+
     def artifact(self, wildcards: Any, recipe: str | None = None) -> list[str]:
         """What a healing writes for evaluation and export."""
         recipe = recipe or wildcards.recipe
@@ -201,7 +207,7 @@ def adapter_option(wildcards: Any, input: Any) -> str:
 
 def healing_option(wildcards: Any, input: Any) -> str:
     """What a method reads beside the cut."""
-    return command_line({"tokens": input.tokens, "full": folders(input.full)})
+    return command_line({"tokens": input.tokens, "full": folders(input.full), "repair": input.repair})
 
 
 def card_options(wildcards: Any, input: Any) -> str:
