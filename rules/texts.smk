@@ -1,5 +1,5 @@
-# Texts: the invented world with its questions, samples of files and data sets, and every text tokenised once per
-# model.
+# Texts: the invented world with its questions, samples of files and data sets, every text tokenised once per model,
+# and what a model writes itself.
 
 
 rule world:
@@ -49,6 +49,37 @@ rule sample:
         'python "$SCRIPTS/sample.py" {params.options} --out {output.text:q} --log {log:q}'
 
 
+rule continue_text:
+    input:
+        prompts=inputs.prompts,
+        checkpoint=paths.full(),
+    output:
+        summary=paths.tokens(),
+        tokens=paths.tokens(ending="safetensors"),
+    log:
+        paths.log("{model}/tokens/{text}-{split}"),
+    wildcard_constraints:
+        text=names(study.continued_texts),
+    conda:
+        "../envs/models.yaml"
+    threads: threads_for(workloads.continuing)
+    resources:
+        **needs(workloads.continuing),
+    params:
+        options=lambda wildcards: options.continue_text(
+            study, wildcards.text, wildcards.split, wildcards.model
+        ),
+        tuning=lambda wildcards, input: options.continue_text_tuning(
+            study, wildcards.text
+        ),
+        code=code("continue_text"),
+    message:
+        "Letting {wildcards.model} write {wildcards.text}, {wildcards.split}"
+    shell:
+        'python "$SCRIPTS/continue_text.py" {params.options} {params.tuning} --threads {threads} --gpus {resources.gpu} '
+        '--checkpoint "$(dirname {input.checkpoint:q})" --tokens {input.prompts:q} --out {output.summary:q} --log {log:q}'
+
+
 rule tokenise:
     input:
         text=paths.text(),
@@ -59,6 +90,8 @@ rule tokenise:
         tokens=paths.tokens(ending="safetensors"),
     log:
         paths.log("{model}/tokens/{text}-{split}"),
+    wildcard_constraints:
+        text=names([*study.generated_texts, *study.sampled_texts]),
     conda:
         "../envs/models.yaml"
     resources:

@@ -90,6 +90,7 @@ def test_settings_that_determine_no_result_are_these():
             "losses.batch",
             *(f"distances.{name}" for name in ("batch_tokens", "spill", "stream")),
             *(f"recipes.{name}" for name in ("batch_tokens", "checkpointing", "save_every")),
+            "texts.batch",
             "suites.batch",
             "suites.metric",
             *(f"suites.loss.{name}" for name in ("batch", "spill", "stream")),

@@ -21,6 +21,7 @@ from ..settings.texts import SPLITS
 
 ALL = "all"  # every file, whatever its name
 PYTHON = "python"  # the source that python_english has
+MODEL = "model"  # the source of what the uncut model writes itself
 PLAIN, RECORDS, PARQUET = "one document a file", "JSON records", "Parquet"
 FORMATS = dict.fromkeys((".txt", ".text", ".md", ".markdown"), PLAIN)
 FORMATS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), RECORDS) | {".parquet": PARQUET}
@@ -117,9 +118,9 @@ class Source:
 
 
 def kind(source: str) -> str:
-    """What a text comes from: ``generate``, ``python``, ``files``, or ``datasets`` for what the library of
-    that name reads, an id of the hub or a folder whose README.md configures it."""
-    if source in ("generate", PYTHON):
+    """What a text comes from: ``generate``, ``model``, ``python``, ``files``, or ``datasets`` for what the
+    library of that name reads, an id of the hub or a folder whose README.md configures it."""
+    if source in ("generate", MODEL, PYTHON):
         return source
     path = os.path.expanduser(source)
     if os.path.isdir(path):

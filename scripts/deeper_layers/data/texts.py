@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 
 from ..errors import UserError
-from .local_source import PYTHON, fingerprint, kind
+from .local_source import MODEL, PYTHON, fingerprint, kind
 from .text_files import check
 
 # Of a data set, where the user does not say which of its splits ours are drawn from.
@@ -69,6 +69,9 @@ def check_text(settings: Mapping, read: Mapping[str, int]) -> None:
             raise UserError(
                 f"there is no {source} here, but a folder {owner}; for a data set of the hub give a revision"
             )
+    elif what == MODEL:
+        if settings["prompts"] is None:
+            raise UserError("a text of the model needs prompts: the text whose documents begin as its own do")
     elif what != "generate":
         for key in ("name", "revision"):
             if settings[key] is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +72,9 @@ class Tokens:
         return np.diff(self.offsets)
 
 
-def write_tokens(path: str | Path, documents: Iterable[Sequence[int]]) -> None:
+def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], **facts: Any) -> None:
     """Write a token file and its summary, one document after the other: only lengths are kept in memory.
+    ``facts`` are noted in the summary.
 
     Empty documents are left out. Raises UserError if nothing is left.
     """
@@ -90,7 +92,7 @@ def write_tokens(path: str | Path, documents: Iterable[Sequence[int]]) -> None:
         file.seek(0)
         file.write(_header(offsets[-1], len(offsets)))
     summary = {"documents": len(offsets) - 1, "tokens": offsets[-1], "sha256": sha256(path)}
-    write_json(path.with_suffix(".json"), summary)
+    write_json(path.with_suffix(".json"), summary | facts)
 
 
 HEADER = 8 + 248  # bytes: the length of the header, and a header with room for the largest file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .base import REQUIRED, Settings, section, setting
+from .precision import PRECISIONS
 
 SPLITS = ("train", "calibration", "validation")
 WORLD_TASKS = ("knowledge", "reasoning", "yesno")  # that are made from a generated text
@@ -40,15 +41,40 @@ class SampleSettings(Settings):
     source: str = setting(
         str,
         REQUIRED,
-        "generate, for the invented world; python, for the English that every Python carries; a file, a "
-        "folder or a pattern (texts/**/*.jsonl) of .txt, .md, .jsonl, .json or .parquet; or a data set id of "
-        "the Hugging Face hub (or a folder whose README.md configures one).",
+        "generate, for the invented world; model, for what the uncut model writes itself; python, for the "
+        "English that every Python carries; a file, a folder or a pattern (texts/**/*.jsonl) of .txt, .md, "
+        ".jsonl, .json or .parquet; or a data set id of the Hugging Face hub (or a folder whose README.md "
+        "configures one).",
     )
     name: str | None = setting(str, None, "Configuration of the data set, such as en.")
     revision: str | None = setting(str, None, "Commit of the data set. Default is the newest.")
     field: str = setting(str, "text", "Field of the records that holds the text.")
     buffer: int = setting(int, 10_000, "Documents of a data set that are shuffled at a time.", least=1)
     seed: int = setting(int, 0, "Seed of the world or of the sample.", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuationSettings(Settings):
+    """What the uncut model goes on with from the beginnings of another text."""
+
+    WHAT = "continuation"
+
+    prompt_tokens: int = setting(
+        int, 16, "Of a text of the model, tokens that a document begins with.", least=1
+    )
+    new_tokens: int = setting(int, 240, "Tokens that the model goes on with, at most.", least=1)
+    temperature: float = setting(
+        float, 1.0, "Of the distribution that they are drawn from; 0 takes the likeliest.", least=0
+    )
+    seed: int = setting(int, 0, "Seed of the world or of the sample.", least=0)
+    precision: str = setting(str, "bf16", "Of the model that goes on.", choices=PRECISIONS)
+    batch: int | None = setting(
+        int,
+        None,
+        "Documents that the model writes at once; halved when memory runs out. Default is a fixed number.",
+        determines=False,
+        least=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +87,14 @@ class Splits(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text(WorldSettings, SampleSettings):
+class Text(ContinuationSettings, WorldSettings, SampleSettings):
     """A text of the configuration."""
 
     WHAT = "texts"
+
+    prompts: str | None = setting(
+        str, None, "Text of the study whose documents begin as those of a text of the model."
+    )
 
     splits: dict = section(
         Splits,

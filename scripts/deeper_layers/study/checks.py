@@ -15,7 +15,6 @@ from typing import Any
 
 from ..checkpoints.hub_cache import cache_folder, is_offline
 from ..data.local_source import HUB_ID
-from ..data.texts import check_text, text_fingerprint
 from ..errors import UserError
 from ..healing.methods import METHODS
 from ..layout import PRUNED
@@ -23,7 +22,6 @@ from ..models.artifacts import ReplacedTensors
 from ..pruning.layer_set import LayerSet
 from ..pruning.strategies import STRATEGIES
 from ..pruning.strategy import SECTIONS
-from ..runtime.files import read_json
 from ..settings.base import Settings
 from ..settings.distances import Distances
 from ..settings.healing import HealedCuts
@@ -35,6 +33,7 @@ from ..settings.study import Configuration
 from ..settings.suites import HELD_OUT, Suite, held_out
 from ..settings.texts import WORLD_TASKS, Text
 from .asked import check_study
+from .check_texts import check_text_of, check_texts
 from .evidence import measured, sections
 from .exports import exported
 from .schema import MissingError, did_you_mean
@@ -60,8 +59,7 @@ def check(study: Study) -> list[str]:
     _check_offline(study)
     _check_first_strategy(study)
     _check_readers(study)
-    for text in study.config["texts"]:
-        _check_source(study, text)
+    check_texts(study)
     for text in study.config["export"]:
         _check_export(study, text)
     return list(dict.fromkeys(line for model in study.models for line in check_study(study, model)))
@@ -102,7 +100,7 @@ def _check_strategy(name: str, entry: Mapping[str, Any]) -> None:
 def _check_model(study: Study, name: str) -> None:
     model = study.model(name)
     if model.kind == "pretrain":
-        _check_text(study, f"models.{name}.pretrain", model.pretraining)
+        check_text_of(study, f"models.{name}.pretrain", model.pretraining)
     elif model.kind == "hub" and not HUB_ID.fullmatch(model.id):
         raise UserError(
             f"models.{name}.source: {model.id!r} is neither pretrain, nor a folder here, nor an id of "
@@ -173,7 +171,7 @@ def _check_readers(study: Study) -> None:
                 )
         for model in study.models:
             settings = study.recipe(recipe, model)
-            _check_text(study, f"recipes.{recipe}", settings)
+            check_text_of(study, f"recipes.{recipe}", settings)
             for strategy in settings.get("strategies", []):
                 if strategy not in study.strategies:
                     raise UserError(f"recipes.{recipe}.strategies: {strategy!r} is not in study.strategies")
@@ -182,9 +180,9 @@ def _check_readers(study: Study) -> None:
         if reader := held_out(settings):
             kind, read = reader
             count = {"loss": "sequences", "perplexity": "documents"}[kind]
-            _check_text(study, f"suites.{suite}.{kind}", read, count)
+            check_text_of(study, f"suites.{suite}.{kind}", read, count)
             continue
-        _check_text(study, f"suites.{suite}", settings)
+        check_text_of(study, f"suites.{suite}", settings)
         if settings.get("text") in study.sampled_texts:
             raise UserError(f"suites.{suite}.text: only a generated text has tasks of its own")
         _check_tasks(study, suite)
@@ -196,33 +194,7 @@ def _check_readers(study: Study) -> None:
                     f"{section}: the strategy {strategy} needs them; write {section}: {{text: NAME}}"
                 )
             where = f"strategies.{strategy}" if chosen.text else section
-            _check_text(study, where, measured(study.config, chosen.evidence(kind)), "samples")
-
-
-def _check_text(study: Study, where: str, reader: Mapping[str, Any], count: str | None = None) -> None:
-    """The text must be known and have as many documents as the setting ``count`` asks for."""
-    text, texts = reader.get("text"), study.config["texts"]
-    if text is not None and text not in texts:
-        raise MissingError(f"{where}.text: {text!r} is not known{did_you_mean(text, texts)}")
-    if count and (reader.get(count) or 0) > texts[text][reader["split"]]:
-        raise UserError(
-            f"{where}.{count}: {reader[count]} documents are more than the "
-            f"{texts[text][reader['split']]} of texts.{text}.{reader['split']}; raise that, or ask for fewer"
-        )
-
-
-def _check_source(study: Study, text: str) -> None:
-    """What a text that is read is sampled from. If all was sampled before it need not be here, as on the
-    nodes of a cluster."""
-    settings, read = study.config["texts"][text], study.documents(text)
-    try:
-        if read:
-            check_text(settings, read)
-    except UserError as error:
-        summaries = [Path(study.paths.text(text, split, "json")) for split in read]
-        sampled = all(s.is_file() and read_json(s).get("source") == settings["source"] for s in summaries)
-        if text_fingerprint(settings["source"]) or not sampled:
-            raise UserError(f"texts.{text}: {error}") from None
+            check_text_of(study, where, measured(study.config, chosen.evidence(kind)), "samples")
 
 
 def _check_export(study: Study, text: str) -> None:

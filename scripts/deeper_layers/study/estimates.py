@@ -21,7 +21,7 @@ from ..pruning.selection import PendingBlock
 from ..pruning.trie import trie
 from ..settings.suites import computed
 from .gpu_specs import GpuSpec
-from .token_counts import SuiteTokens, tokens_per_document
+from .token_counts import DECODE_COST, SuiteTokens, tokens_per_document
 
 DAY = 24 * 60  # minutes: partitions often allow no more, and a job that reaches it goes on with the next
 CPU_FLOPS = 50e9  # of a thread in products of fp32, where nobody has measured it (``pace``)
@@ -146,6 +146,12 @@ def layers_of_choice(kind: str, ns: tuple[int, ...], n_layers: int) -> int:
         return sum((m - 2) * (m + 1) // 2 for m in range(n_layers, n_layers - steps, -1))
     cuts = single_layers(n_layers) if kind == "layer_losses" else blocks_of(ns, n_layers)
     return trie(cuts, n_layers).layers
+
+
+def continuing(shape: Shape, settings: Mapping[str, Any], documents: int, gpu: GpuSpec | None) -> Work:
+    """What the uncut model writes of a text of its own, an entry of ``texts``, in so many ``documents``."""
+    tokens = documents * (settings["prompt_tokens"] + DECODE_COST * settings["new_tokens"])
+    return Work(shape, settings["precision"], gpu, tokens)
 
 
 def healing(shape: Shape, demand: Demand, gpu: GpuSpec | None) -> Work:

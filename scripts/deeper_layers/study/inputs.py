@@ -92,6 +92,11 @@ class Inputs:
         needs_one = "repair" in self.study.method(wildcards.recipe).NEEDS
         return self.artifact(wildcards, recipe["settings"]["after"]) if needs_one else []
 
+    def prompts(self, wildcards: Any) -> str:
+        """The tokens of the text whose documents begin as those of a text of the model."""
+        text = self.study.config["texts"][wildcards.text]["prompts"]
+        return self.paths.tokens(text, wildcards.split, wildcards.model)
+
     def artifact(self, wildcards: Any, recipe: str | None = None) -> list[str]:
         """What a healing writes for evaluation and export."""
         recipe = recipe or wildcards.recipe

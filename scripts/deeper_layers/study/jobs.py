@@ -100,7 +100,9 @@ class Context:
             for recipe in study.recipes
             if study.reads_text(recipe) and study.healed(recipe, model, self.choices[model])
         ]
-        return {(reader["text"], reader["split"]) for reader in readers}
+        read = {(reader["text"], reader["split"]) for reader in readers}
+        prompts = {text: study.config["texts"][text]["prompts"] for text in study.continued_texts}
+        return read | {(prompts[text], split) for text, split in read if text in prompts}
 
     def healed(self) -> Iterator[tuple[str, str, LayerSet]]:
         """(model, recipe, block) of everything that is healed."""
@@ -173,10 +175,20 @@ def convert_gguf(context: Context) -> Iterator[Job]:
 def tokenise(context: Context) -> Iterator[Job]:
     for model in context.study.models:
         for text, split in sorted(context.texts[model]):
+            if text in context.study.continued_texts:
+                continue
             settings = context.study.config["texts"][text]
             tokens = min(document_tokens(settings), TEXT_BYTES) * settings[split]
             output = context.paths.tokens(text, split, model)
             yield context.job("tokenise", model, output, disk=4 * tokens)
+
+
+def continue_text(context: Context) -> Iterator[Job]:
+    for model in context.study.models:
+        for text, split in sorted(context.texts[model]):
+            if text in context.study.continued_texts:
+                work = context.workloads.continuing(model, text, split)
+                yield context.job("continue_text", model, context.paths.tokens(text, split, model), work)
 
 
 def evidence(context: Context) -> Iterator[Job]:
@@ -283,6 +295,7 @@ STAGES = (  # in the order in which they run
     convert_qwen,
     convert_gguf,
     tokenise,
+    continue_text,
     evidence,
     blocks,
     evaluate_pruned,

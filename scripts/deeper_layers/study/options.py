@@ -19,6 +19,7 @@ from ..settings.base import Settings
 from ..settings.distances import DistanceSettings
 from ..settings.losses import ChoiceLossSettings
 from ..settings.suites import LossSettings, PerplexitySettings, TaskSettings, computed, held_out
+from ..settings.texts import ContinuationSettings
 from .evidence import kind_of, protected, sections
 from .figures import prompts
 from .sources import ResolvedModel, expanded
@@ -67,6 +68,20 @@ def world(study: Study, text: str) -> str:
 def sample(study: Study, text: str, split: str) -> str:
     """Of a text from a data set or from local files: what determines the documents of one split."""
     return command_line(sample_settings(study.config["texts"][text], split, study.documents(text)))
+
+
+def continue_text(study: Study, text: str, split: str, model: str) -> str:
+    """Of a text that the uncut model writes itself: how, and how much of a split."""
+    settings = study.config["texts"][text]
+    return command_line(
+        ContinuationSettings.of(settings).determining()
+        | {"documents": settings[split]}
+        | study.model(model).trust
+    )
+
+
+def continue_text_tuning(study: Study, text: str) -> str:
+    return _tuning(ContinuationSettings, study.config["texts"][text])
 
 
 def pretrain(study: Study, model: str) -> str:

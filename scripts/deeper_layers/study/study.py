@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.local_source import MODEL
 from ..healing.method import Method
 from ..healing.methods import healing_method
 from ..layout import Layout
@@ -28,7 +29,27 @@ def _by_size(block: LayerSet) -> tuple[int, tuple[int, ...]]:
     return block.n, block.removed
 
 
-class Study:
+class StudyTexts:
+    """The texts of a configuration, by what they come from."""
+
+    config: dict[str, Any]
+
+    @property
+    def generated_texts(self) -> list[str]:
+        return [name for name, text in self.config["texts"].items() if text["source"] == "generate"]
+
+    @property
+    def sampled_texts(self) -> list[str]:
+        own = {*self.generated_texts, *self.continued_texts}
+        return [name for name in self.config["texts"] if name not in own]
+
+    @property
+    def continued_texts(self) -> list[str]:
+        """Those that the uncut model writes itself."""
+        return [name for name, text in self.config["texts"].items() if text["source"] == MODEL]
+
+
+class Study(StudyTexts):
     """The study of a configuration whose defaults are filled in; ``paths`` are those of its results."""
 
     def __init__(self, config: dict[str, Any]):
@@ -75,14 +96,6 @@ class Study:
 
     # Texts
 
-    @property
-    def generated_texts(self) -> list[str]:
-        return [name for name, text in self.config["texts"].items() if text["source"] == "generate"]
-
-    @property
-    def sampled_texts(self) -> list[str]:
-        return [name for name in self.config["texts"] if name not in self.generated_texts]
-
     def documents(self, text: str) -> dict[str, int]:
         """How many documents each split of a text has, of those that the study reads."""
         readers: list[Mapping[str, Any]] = [measured(self.config, name) for name in self.evidence]
@@ -92,6 +105,9 @@ class Study:
         read = {reader["split"] for reader in readers if reader["text"] == text}
         trained = [self.model(name).pretraining["text"] for name in self.models_from("pretrain")]
         read |= {"train"} if text in trained else set()
+        if text not in self.continued_texts:  # which do not begin with each other
+            begun = [own for own in self.continued_texts if self.config["texts"][own]["prompts"] == text]
+            read = read.union(*map(self.documents, begun))
         return {split: self.config["texts"][text][split] for split in SPLITS if split in read}
 
     def tokens(self, model: str, reader: Mapping[str, Any]) -> str:

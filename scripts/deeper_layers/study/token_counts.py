@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.local_source import MODEL
 from .task_files import own_task
 
 # Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758); of an
@@ -19,6 +20,8 @@ DECODE_COST = 3  # of a generated token, in units of one that is read, in batche
 
 def document_tokens(text: Mapping[str, Any]) -> float:
     """Tokens of a document of a text (an entry of ``texts``); infinite if that is not known."""
+    if text["source"] == MODEL:
+        return float(text["prompt_tokens"] + text["new_tokens"])
     return DOCUMENT_TOKENS.get(text["source"], math.inf)
 
 

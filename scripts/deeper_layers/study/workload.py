@@ -68,6 +68,10 @@ class Workloads:
         layers = estimates.layers_of_choice(kind_of(evidence), tuple(ns), shape.layers)
         return estimates.losses(shape, settings, self._text(settings), self.gpu(model), layers)
 
+    def continuing(self, model: str, text: str, split: str) -> Work:
+        settings = self.study.config["texts"][text]
+        return estimates.continuing(self.shape(model), settings, settings[split], self.gpu(model))
+
     def healing(self, model: str, recipe: str, block: LayerSet) -> Work:
         shape, demand = self._healing_shape(model, recipe, block), self.healing_demand(model, recipe, block)
         return estimates.healing(shape, demand, self.gpu(model))
