@@ -159,10 +159,10 @@ def measure_healing(model, shape: Shape) -> dict:
     from deeper_layers.data.packing import Steps
     from deeper_layers.data.tokens import Tokens, write_tokens
     from deeper_layers.healing.batch_plan import first_plan
-    from deeper_layers.healing.lora_training import training_arguments
     from deeper_layers.healing.monitor import TrainingMonitor
     from deeper_layers.healing.objective import Objective
     from deeper_layers.healing.steps import StepTrainer
+    from deeper_layers.healing.training import training_arguments
     from deeper_layers.runtime.progress import Progress
     from deeper_layers.settings.healing import Healing
 

@@ -14,8 +14,8 @@ STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
 
 def ours(checkpoint: Path, tokens: Path, out: Path, packing: bool) -> float:
     """Tokens a second of our recipe, as it reports them itself."""
-    from deeper_layers.healing.lora_training import heal
     from deeper_layers.healing.method import HealingFiles
+    from deeper_layers.healing.training import heal
     from deeper_layers.settings.healing import Healing
 
     recipe = Healing(

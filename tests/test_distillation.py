@@ -15,10 +15,10 @@ from deeper_layers.data.batches import padded
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.healing import objective as objectives
-from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.healing.methods import healing_method
 from deeper_layers.healing.objective import Objective, Teacher
+from deeper_layers.healing.training import heal
 from deeper_layers.models.adapters import add_adapter
 from deeper_layers.models.artifacts import ReplacedTensors, healed_artifact, load_healed
 from deeper_layers.models.layers import Removal

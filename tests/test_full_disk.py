@@ -15,8 +15,8 @@ from deeper_layers.data.sample import write_sample
 from deeper_layers.data.tokens import write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.job import Job
-from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
+from deeper_layers.healing.training import heal
 from deeper_layers.importance.angular import AngularDistances
 from deeper_layers.runtime import cli
 from helpers import qwen

@@ -35,14 +35,14 @@ from deeper_layers.data.batches import batches_of_least_cost, padded
 from deeper_layers.data.packing import Steps, pack
 from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
-from deeper_layers.healing import lora_training
 from deeper_layers.healing import objective as objectives
+from deeper_layers.healing import parts, training
 from deeper_layers.healing.batch_plan import BatchPlan
-from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
 from deeper_layers.healing.objective import Objective
 from deeper_layers.healing.resume import CHECKPOINT_FILES, ResumableState
 from deeper_layers.healing.steps import StepTrainer
+from deeper_layers.healing.training import heal
 from deeper_layers.models.adapters import CpuDropout, add_adapter
 from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.head import HeadApart
@@ -296,7 +296,7 @@ def test_the_losses_are_those_of_the_plain_trainer(study, tmp_path):
         model = add_adapter(model, recipe.rank, recipe.rank, 0.0, ["auto"])
         plain = Trainer(
             model=model,
-            args=lora_training.training_arguments(tmp_path, recipe, cuda=False),
+            args=training.training_arguments(tmp_path, recipe, cuda=False),
             train_dataset=[steps[k] for k in range(6)],
             data_collator=one_padded_batch,
         )
@@ -381,7 +381,7 @@ def test_asked_to_end_within_a_step_it_keeps_the_whole_steps_before(study, monke
             counted.trainer = self
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(lora_training, "StepTrainer", counted)
+        patch.setattr(training, "StepTrainer", counted)
         patch.setattr(Objective, "__call__", warned)
         run_heal(study, "parts", RECIPE, batch_tokens=60)
     assert ended.value.code == 128 + signal.SIGTERM and parts.count(stopped_in) == 2
@@ -393,14 +393,14 @@ def test_asked_to_end_within_a_step_it_keeps_the_whole_steps_before(study, monke
 
 
 def test_asked_to_end_while_it_writes_it_writes_all_and_keeps_its_state(study, monkeypatch):
-    write = lora_training.write_results
+    write = training.write_results
 
     def asked(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lora_training, "write_results", asked)
+        patch.setattr(training, "write_results", asked)
         out = run_heal(study, "late", RECIPE, save_every=0)
     assert results(out) == results(study / "healed/calm")
     shutil.rmtree(out)  # as Snakemake does with what a failed job has made
@@ -508,7 +508,7 @@ def test_out_of_memory_keeps_the_step(study, monkeypatch, capfd, full_from):
     short = replace(RECIPE, steps=8)
     plain = run_heal(study, "plain", short)
     monkeypatch.setattr(StepTrainer, "training_step", counted)
-    monkeypatch.setattr(lora_training, "add_adapter", small_card)
+    monkeypatch.setattr(parts, "add_adapter", small_card)
     out = run_heal(study, "small", short, save_every=0)
     assert len(loaded) == 1
     summary = json.loads((out / "heal.json").read_text())
@@ -551,7 +551,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_work(study, monkeypatch)
         attention.register_forward_hook(lambda module, *_: passes.append(1) if module.training else None)
         return model
 
-    monkeypatch.setattr(lora_training, "add_adapter", counted)
+    monkeypatch.setattr(parts, "add_adapter", counted)
     short, stored = replace(RECIPE, steps=8, dropout=0.0), []
     for how in ("off", "on"):
         passes.clear()
@@ -566,8 +566,8 @@ def test_what_the_card_or_the_model_cannot_do_is_one_line(study, monkeypatch):
         patch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
         with pytest.raises(UserError, match="LlamaForCausalLM has no gradient checkpointing"):
             run_heal(study, "no_checkpointing", RECIPE, checkpointing="on")
-    monkeypatch.setattr(lora_training, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(lora_training, "is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr(training, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(training, "is_torch_bf16_gpu_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Quadro P4000")
     with pytest.raises(
         UserError, match="Quadro P4000 has no bf16, in which nf4 computes: take precision fp32"

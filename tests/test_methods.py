@@ -188,7 +188,7 @@ def test_the_default_method_adds_nothing_to_the_parameters_of_a_job():
     study = Study(default_study())
     recipe = study.recipes[0]
     assert "--method" not in options.heal(study, recipe, study.models[0])
-    assert set(METHODS) == {"qlora", "repaired_qlora", "linear", "scale"}
+    assert set(METHODS) == {"qlora", "repaired_qlora", "partial", "linear", "scale"}
     assert healing_method("qlora").TITLE == "QLoRA"
 
 

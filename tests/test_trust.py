@@ -12,8 +12,8 @@ from deeper_layers.data.tokens import Tokens, write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.loss import losses
-from deeper_layers.healing.lora_training import heal
 from deeper_layers.healing.method import HealingFiles
+from deeper_layers.healing.training import heal
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.artifacts import load_healed
 from deeper_layers.models.layers import removed

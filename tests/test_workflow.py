@@ -227,7 +227,7 @@ def test_a_plot_colour_redraws_and_a_comment_reruns_nothing(copied, code):
     snakefile = code / "Snakefile"
     assert jobs(copied, STUDY, snakefile=snakefile) == {}  # as after a fresh checkout elsewhere
     library = code / "scripts/deeper_layers"
-    remarked = ("healing/lora_training.py", "importance/angular.py", "../evaluate.py")
+    remarked = ("healing/training.py", "importance/angular.py", "../evaluate.py")
     for path in (library / name for name in remarked):
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert jobs(copied, STUDY, snakefile=snakefile) == {}

@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from .data.tokens import write_tokens
 from .evaluation.cut_scorer import CutScorer
 from .evaluation.layer_tree import LayerTree
-from .healing.lora_training import heal
 from .healing.method import HealingFiles
+from .healing.training import heal
 from .models.head import HeadApart
 from .models.load import device, load_model
 from .models.nf4 import check_nf4

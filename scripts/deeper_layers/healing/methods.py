@@ -10,6 +10,7 @@ from .method import Method
 METHODS = {  # name -> module of this folder, whose METHOD it is
     "qlora": "qlora",
     "repaired_qlora": "repaired_qlora",
+    "partial": "partial",
     "linear": "linear",
     "scale": "scale",
 }

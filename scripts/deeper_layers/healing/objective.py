@@ -1,8 +1,8 @@
 """What a training lowers: the loss of the next token, the divergence from what the uncut model says of it,
 the difference from the uncut model's residual stream; or a weighted sum.
 
-Teacher and student are one model in memory: without the removed layers and with the adapter it is the
-student, with them and without it the teacher.
+Teacher and student are one model in memory: without the removed layers and with what was trained it is the
+student, with them and without that the teacher.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -119,7 +118,7 @@ class Teacher:
     """The uncut model behind a cut ``model``, whose ``removal`` is done, and where the two are compared:
     behind each run of removed layers that has layers before it."""
 
-    def __init__(self, model: PeftModel, removal: Removal, cut: LayerSet):
+    def __init__(self, model: nn.Module, removal: Removal, cut: LayerSet):
         self.model, self.removal = model, removal
         runs = [(first, last) for first, last in cut.runs if first > 0]
         self.before = [removal.layers[first - 1] for first, _ in runs]  # in the student
@@ -129,7 +128,8 @@ class Teacher:
     def at_work(self) -> Iterator[None]:
         """Within the context the model is uncut and without its adapter, and learns nothing."""
         training = self.model.training
-        with torch.no_grad(), self.removal.undone(), self.model.disable_adapter():
+        without_adapter = getattr(self.model, "disable_adapter", nullcontext)
+        with torch.no_grad(), self.removal.undone(), without_adapter():
             self.model.eval()
             try:
                 yield

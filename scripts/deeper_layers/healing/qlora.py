@@ -48,7 +48,7 @@ class Qlora(Method):
         )
 
     def heal(self, files: HealingFiles, settings: Healing, trust_remote_code: bool = False) -> None:
-        from .lora_training import heal
+        from .training import heal
 
         heal(files, settings, trust_remote_code)
 

@@ -13,8 +13,9 @@ from ..runtime.files import atomic_write, read_json, write_json
 from ..settings.base import Settings
 from .batch_plan import BatchPlan
 
+TRAINED = "adapter_model.safetensors"  # what trains, also where that is no adapter
 CHECKPOINT_FILES = (  # all that an exact resume needs; the Trainer resumes silently without some of them
-    "adapter_model.safetensors",
+    TRAINED,
     "optimizer.pt",
     "scheduler.pt",
     "rng_state.pth",

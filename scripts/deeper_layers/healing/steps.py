@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 
 from ..data.batches import batches_of_least_cost, padded
@@ -22,6 +25,7 @@ from ..runtime.memory import free_memory, is_out_of_memory
 from .batch_plan import BatchPlan
 from .monitor import TrainingMonitor, random_state, set_random_state
 from .objective import Objective
+from .resume import TRAINED
 
 OVERHEAD = {"cpu": 64, "cuda": 1024}  # of a part, in tokens that take as long
 
@@ -119,7 +123,26 @@ class StepTrainer(Trainer):
 
     def _checkpoint(self, plan: BatchPlan) -> None:
         if plan.gradient_checkpointing:
-            self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+            self.objective.head.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    # A checkpoint has what trains alone: peft sees to that for an adapter.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if isinstance(self.model, PeftModel):
+            return super()._save(output_dir, state_dict)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_file({name: p.detach() for name, p in self._trained()}, Path(output_dir, TRAINED))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        if isinstance(self.model, PeftModel):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        stored = load_file(Path(resume_from_checkpoint, TRAINED))
+        with torch.no_grad():
+            for name, parameter in self._trained():
+                parameter.copy_(stored[name])
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
 
 class Terminated(Exception):

@@ -14,11 +14,8 @@ SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Healing(Settings):
-    """The training of an adapter, with the paper's settings (appendix A.1) as defaults. ``batch`` is in rows
-    of at most ``length`` tokens."""
-
-    WHAT = "healing"
+class LoraSettings(Settings):
+    """The adapter."""
 
     rank: int = setting(int, 64, "LoRA rank.", least=1)
     alpha: float | None = setting(float, None, "LoRA alpha. Default is the rank.", above=0)
@@ -29,6 +26,15 @@ class Healing(Settings):
         "Names of the linear layers to adapt. Default is those of the feed-forward layers, found in the "
         "model.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """The training, with the paper's settings (appendix A.1) as defaults. ``batch`` is in rows of at most
+    ``length`` tokens."""
+
+    WHAT = "healing"
+
     learning_rate: float = setting(float, 3e-4, "Peak learning rate.", above=0)
     schedule: str = setting(str, "cosine", "Learning rate after the warm-up.", choices=SCHEDULES)
     warmup: int = setting(int, 100, "Steps of linear warm-up; fewer than steps.", least=0)
@@ -95,9 +101,27 @@ class Healing(Settings):
             )
         if self.warmup >= self.steps:
             raise UserError(f"healing: warmup is {self.warmup} of {self.steps} steps, it must be fewer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Healing(TrainingSettings, LoraSettings):
+    """The training of an adapter."""
+
+    def check(self) -> None:
+        super().check()
         if not self.targets:
             raise UserError("healing: targets is empty; name linear layers, or write auto")
         check_words("healing.targets", self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialHealing(TrainingSettings):
+    """The training of a part of the cut's own weights."""
+
+    layers: int = setting(int, 3, "Last layers that train, with the norm behind them and the head.", least=1)
+    precision: str = setting(
+        str, "bf16", "Of the frozen weights; those that train are in fp32.", choices=("fp32", "bf16")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""QLoRA with the Trainer of transformers, after the paper's appendix A.1.
+"""Training of a part of a cut with the Trainer of transformers; by default QLoRA, after appendix A.1.
 
 A run that is killed and started again with the same settings continues from its last complete checkpoint
 and, on a CPU, ends with the same bytes as an uninterrupted one.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -16,8 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
 
 from ..checkpoints.folder import MANIFEST
@@ -25,19 +23,18 @@ from ..checkpoints.shape import Shape
 from ..data.packing import Steps
 from ..data.tokens import Tokens
 from ..errors import UserError
-from ..models.adapters import add_adapter, save_adapter
-from ..models.artifacts import LoraAdapter, RepairedAdapter
 from ..models.layers import Removal
 from ..models.load import device, load_model
 from ..models.replaced import replace_tensors
 from ..pruning.layer_set import FULL, LayerSet
 from ..runtime.files import read_json
 from ..runtime.progress import Progress
-from ..settings.healing import Healing
+from ..settings.healing import PartialHealing, TrainingSettings
 from .batch_plan import BatchPlan, first_plan
 from .method import HealingFiles
 from .monitor import TrainingMonitor, catch_sigterm
 from .objective import Objective, Teacher
+from .parts import Adapter, Part
 from .results import begin_results, write_summary, write_training
 from .resume import ResumableState
 from .steps import StepTrainer, Terminated
@@ -45,19 +42,25 @@ from .steps import StepTrainer, Terminated
 
 @dataclass
 class Training:
-    """One healing: its ``files``, the ``recipe``, its ``steps`` in order, the ``state`` to resume from, and
-    what it has come to."""
+    """One healing: its ``files``, the ``recipe``, the ``part`` that trains, its ``steps`` in order, the
+    ``state`` to resume from, and what it has come to."""
 
     files: HealingFiles
-    recipe: Healing
+    recipe: TrainingSettings
+    part: Part
     steps: Steps
     state: ResumableState
     trainer: StepTrainer | None = None
     monitor: TrainingMonitor | None = None
 
 
-def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) -> None:
-    """Train an adapter for the cut model in ``files.checkpoint``; write the artifact into ``files.out``,
+def heal(
+    files: HealingFiles,
+    recipe: TrainingSettings,
+    trust_remote_code: bool = False,
+    part: type[Part] = Adapter,
+) -> None:
+    """Train a part of the cut model in ``files.checkpoint``; write the artifact into ``files.out``,
     training.csv and heal.json (last: its presence means that the rest is whole).
 
     Where the uncut model teaches, that is loaded (``files.full``), and the layers of the cut taken out.
@@ -68,7 +71,6 @@ def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) 
     tokens = Tokens(files.tokens)
     steps = Steps(tokens, recipe.steps, recipe.batch, recipe.length, recipe.packing, recipe.seed)
     state = ResumableState(files.state, recipe, files.checkpoint, tokens.path, files.repair)
-    training = Training(files, recipe, steps, state)
     cuda = device().type == "cuda"
     if cuda and recipe.precision != "fp32" and not is_torch_bf16_gpu_available():
         raise UserError(
@@ -84,10 +86,10 @@ def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) 
         until_written.enter_context(removal.done())
         if files.repair:
             removal.replace(partial(replace_tensors, model, files.repair))
-        set_seed(recipe.seed)  # before the adapter draws its weights
-        model = add_adapter(model, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.targets)
-        teacher = Teacher(model, removal, cut) if recipe.has_teacher else None
-        train(training, model, teacher, cuda)
+        set_seed(recipe.seed)  # before an adapter draws its weights
+        training = Training(files, recipe, part(model, recipe, removal), steps, state)
+        teacher = Teacher(training.part.model, removal, cut) if recipe.has_teacher else None
+        train(training, teacher, cuda)
         if training.monitor.terminated:
             raise SystemExit(128 + signal.SIGTERM)
         with catch_sigterm(training.monitor.sigterm):
@@ -97,24 +99,24 @@ def heal(files: HealingFiles, recipe: Healing, trust_remote_code: bool = False) 
                 state.remove()
 
 
-def train(training: Training, model: PeftModel, teacher: Teacher | None, cuda: bool) -> None:
+def train(training: Training, teacher: Teacher | None, cuda: bool) -> None:
     """Train to the end, from the last complete checkpoint if there is one."""
-    files, recipe = training.files, training.recipe
-    plan = training.state.plan(plan_of(recipe, model))
-    check_plan(training, model, plan)
+    files, recipe, base = training.files, training.recipe, training.part.base
+    plan = training.state.plan(plan_of(recipe, base))
+    check_plan(training, plan)
     resume = training.state.latest()
     with Progress(f"healing {files.out}", recipe.steps, "step") as progress, catch_sigterm() as sigterm:
         monitor = TrainingMonitor(
-            progress, sigterm, recipe.save_every, recipe.learning_rate, chance_loss(model)
+            progress, sigterm, recipe.save_every, recipe.learning_rate, chance_loss(base)
         )
         training.monitor = monitor
         training.trainer = StepTrainer(
-            model=model,
+            model=training.part.model,
             args=training_arguments(training.state.folder, recipe, cuda),
             train_dataset=training.steps,
-            objective=partial(Objective, model.get_base_model(), recipe, teacher),
+            objective=partial(Objective, base, recipe, teacher),
             plan=plan,
-            smaller=partial(smaller_plan, training, model),
+            smaller=partial(smaller_plan, training),
             monitor=monitor,
             longest=recipe.length,
         )
@@ -124,16 +126,14 @@ def train(training: Training, model: PeftModel, teacher: Teacher | None, cuda: b
             monitor.terminated = True
 
 
-def plan_of(recipe: Healing, model: PeftModel) -> BatchPlan:
+def plan_of(recipe: TrainingSettings, model: PreTrainedModel) -> BatchPlan:
     """How a step goes through memory, as far as the recipe or the free memory says."""
     shape = Shape.from_config(model.config.to_dict())
     plan = first_plan(shape, recipe.checkpointing, recipe.length, model.device)
     return replace(plan, batch_tokens=recipe.batch_tokens) if recipe.batch_tokens else plan
 
 
-def smaller_plan(
-    training: Training, model: PeftModel, plan: BatchPlan, tokens: int, longest: int
-) -> BatchPlan:
+def smaller_plan(training: Training, plan: BatchPlan, tokens: int, longest: int) -> BatchPlan:
     """What to try after ``plan`` did not fit, kept in the state. UserError if there is nothing."""
     smaller = plan.smaller(tokens, longest, training.recipe.checkpointing)
     if smaller is None:
@@ -141,14 +141,14 @@ def smaller_plan(
             f"healing {training.files.checkpoint}: one document of {longest} tokens does not fit in memory: "
             "lower length, or choose precision nf4"
         )
-    check_plan(training, model, smaller)
+    check_plan(training, smaller)
     print(f"out of memory with {tokens} tokens at once, {plan}: trying {smaller}", flush=True)
     return training.state.replace_plan(smaller)
 
 
-def check_plan(training: Training, model: PeftModel, plan: BatchPlan) -> None:
+def check_plan(training: Training, plan: BatchPlan) -> None:
     """UserError for a model that cannot follow ``plan``."""
-    base = model.get_base_model()
+    base = training.part.base
     if plan.gradient_checkpointing and not base.supports_gradient_checkpointing:
         raise UserError(
             f"healing {training.files.checkpoint}: {type(base).__name__} has no gradient checkpointing: set "
@@ -164,7 +164,7 @@ def prefer_deterministic_kernels() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def training_arguments(folder: Path, recipe: Healing, cuda: bool) -> TrainingArguments:
+def training_arguments(folder: Path, recipe: TrainingSettings, cuda: bool) -> TrainingArguments:
     """The recipe in the Trainer's words. An item of the Trainer is a whole step."""
     args = TrainingArguments(
         output_dir=str(folder),
@@ -176,7 +176,8 @@ def training_arguments(folder: Path, recipe: Healing, cuda: bool) -> TrainingArg
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip,
         seed=recipe.seed,
-        bf16=cuda and recipe.precision != "fp32",
+        # Autocast, for what trains in fp32 beside weights in bf16; peft sees to that itself.
+        bf16=recipe.precision != "fp32" and (cuda or isinstance(recipe, PartialHealing)),
         use_cpu=not cuda,
         use_liger_kernel=cuda and is_liger_kernel_available(),
         train_sampling_strategy="sequential",  # Steps has drawn the order already
@@ -193,7 +194,7 @@ def training_arguments(folder: Path, recipe: Healing, cuda: bool) -> TrainingArg
     return args
 
 
-def chance_loss(model: PeftModel) -> float:
+def chance_loss(model: PreTrainedModel) -> float:
     """ln V: the loss, in nats, of a model that knows nothing."""
     return math.log(model.get_input_embeddings().weight.shape[0])
 
@@ -203,7 +204,7 @@ def write_results(training: Training) -> None:
     files, tokens = training.files, training.steps.cumulative_tokens
     trainer, monitor = training.trainer, training.monitor
     begin_results(files.out)
-    write_artifact(training, trainer.model)
+    training.part.write(files)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     names = list(trainer.objective.weights)
     write_training(files.out, log, tokens, names if training.recipe.has_teacher else [])
@@ -212,7 +213,7 @@ def write_results(training: Training) -> None:
     final = {name: sum(entry[name] for entry in last) / len(last) for name in ("loss", *names)}
     write_summary(
         files,
-        "QLoRA on a repaired cut" if files.repair else "QLoRA",
+        training.part.title,
         training.recipe,
         **asdict(trainer.plan),
         head_in_pieces=trainer.objective.head.is_apart,
@@ -224,16 +225,3 @@ def write_results(training: Training) -> None:
         training_seconds=round(monitor.seconds, 3),
         tokens_per_second=round(float(tokens[-1] - before) / monitor.seconds, 1),
     )
-
-
-def write_artifact(training: Training, model: PeftModel) -> None:
-    """The folder of the adapter and of what repaired the cut before, written beside and renamed."""
-    files, kind = training.files, RepairedAdapter if training.files.repair else LoraAdapter
-    folder = files.out / kind.FOLDER
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run killed just here
-    save_adapter(model, temporary, files.checkpoint, folder)
-    if files.repair:
-        shutil.copyfile(files.repair, temporary / RepairedAdapter.MARKS[0])
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
