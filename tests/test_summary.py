@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from deeper_layers.pruning.layer_set import LayerSet
+from deeper_layers.reporting.ranks import ranks
 from deeper_layers.reporting.summary import largest, summary
 from deeper_layers.reporting.text import layers_in_words
 from deeper_layers.reporting.tradeoff import parts
@@ -185,6 +186,31 @@ def test_what_healing_does_to_the_uncut_model_stands_above_its_cuts(table):
     assert "control" not in unhealed and "breaks after |" in healed
 
 
+def test_strategies_and_treatments_are_ranked_over_what_they_have_in_common(table):
+    """By hand: similarity is better in both measures at n = 1 to 4; healing has a tie in none."""
+    said = summary(table, LEVELS, 0.05, "snakemake export", {})
+    assert re.search(r"\| similarity +\| +1\.0 ± 0\.0 \|\n\| deepest +\| +2\.0 ± 0\.0 \|", said)
+    assert "over the 4 numbers of layers that all have, un-healed" in said
+    assert re.search(r"\| healed +\| +1\.1 ± 0\.1 \|\n\| un-healed +\| +1\.9 ± 0\.1 \|", said)
+    assert "over the 8 cuts that all have" in said
+
+
+def test_ranks_by_hand():
+    rows = pd.DataFrame(
+        [("a", 1, 0.9, 0.5), ("b", 1, 0.8, 0.5), ("c", 1, 0.7, 0.6)]
+        + [("a", 2, 0.1, 0.2), ("b", 2, 0.3, 0.4), ("c", 2, 0.2, 0.3)]
+        + [("a", 3, 1.0, 1.0), ("b", 3, 0.0, 0.0)],  # c has none of these
+        columns=["strategy", "n", "retained_x", "retained_y"],
+    )
+    found = ranks(rows, "strategy", ["n"], ["x", "y"]).set_index("strategy")
+    # n = 1: x 1, 2, 3 and y 2.5, 2.5, 1; n = 2: 3, 1, 2 twice
+    assert found["rank"].to_dict() == {"b": (2.25 + 1) / 2, "c": 2.0, "a": (1.75 + 3) / 2}
+    assert found.index.tolist() == ["b", "c", "a"] and set(found["cells"]) == {2}
+    assert found["stderr"]["b"] == pytest.approx(abs(2.25 - 1) / 2) and found["stderr"]["c"] == 0
+    assert ranks(rows[rows.strategy == "a"], "strategy", ["n"], ["x"]).empty
+    assert ranks(rows[rows.n != 1].query("strategy == 'c' or n == 3"), "strategy", ["n"], ["x"]).empty
+
+
 def test_what_has_no_chance_level_is_named(table):
     table["perplexity"], table["perplexity_stderr"] = 20.0, 1.0
     assert "perplexity (20.000 ± 1.000: its chance is not known)" in said(table)
@@ -200,6 +226,9 @@ def test_what_has_no_standard_error_is_named(table):
 def test_a_model_that_knows_nothing_has_nothing_to_keep(table):
     text = summary(table[["model", "n", "n_layers", "parameters", "treatment"]], LEVELS, 0.05, "", {})
     assert "No metric is better than chance: nothing to keep." in text
+
+
+HEADS = ("| layers ", "| strategy ", "| treatment ", "| --", "| -:")
 
 
 @pytest.mark.parametrize("suites", [[], ["quiz"]])
@@ -224,10 +253,10 @@ def test_the_program(table, suites, tmp_path):
     assert cells == [
         cell.strip()
         for line in text.splitlines()
-        if line.startswith("| ") and not line.startswith(("| layers ", "| --", "| -:"))
+        if line.startswith("| ") and not line.startswith(HEADS)
         for cell in line.strip("|").split("|")
     ]
-    assert page.count("<pre>snakemake export") == text.count("```bash") and page.count("<h3>") == 2
+    assert page.count("<pre>snakemake export") == text.count("```bash") and page.count("<h3>") == 4
     assert "|" not in page and "```" not in page and "**" not in page
     assert not re.search(r"^#", page, re.MULTILINE)
     assert ("Measured in nf4 on a card, torch 2.13.0, transformers 5.23.0, lm-eval 0.4.13." in text) == bool(

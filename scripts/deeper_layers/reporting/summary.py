@@ -9,6 +9,7 @@ import pandas as pd
 from ..layout import PRUNED
 from ..pruning.layer_set import LayerSet
 from .metrics import omitted, unpruned
+from .ranks import ranks
 from .text import and_list, layers_in_words, markdown_table, si
 from .tradeoff import Break, best_cuts, compromise, control, find_break, parts, with_average, worse_with_fewer
 
@@ -60,7 +61,34 @@ def summary(
             ]
             lines += [*_notes(shown, metrics, breaks), ""]
             lines += _advice(cuts, rows, breaks, full, tolerance, command)
+        lines += _ranked(rows, metrics)
     return "\n".join(lines) + "\n"
+
+
+def _ranked(rows: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+    """The strategies un-healed and the treatments, each over all that they have in common, by mean rank."""
+    unhealed = rows[rows["treatment"] == PRUNED]
+    for of, found, over in (
+        ("strategy", ranks(unhealed, "strategy", ["n"], metrics), "numbers of layers"),
+        ("treatment", ranks(rows, "treatment", ["strategy", "n"], metrics), "cuts"),
+    ):
+        if found.empty:
+            continue
+        yield from ("", f"### By {of}: mean rank", "")
+        table = [
+            [_treatment(row[of]), f"{row['rank']:.1f}" + _error(row["stderr"])] for _, row in found.iterrows()
+        ]
+        yield from markdown_table([of, "mean rank"], table, right=["mean rank"])
+        count, values = found["cells"].iloc[0], found[of].nunique()
+        yield ""
+        yield (
+            f"Of {values}, 1 is best: mean over {and_list(metrics)} and over the {count} {over} that all have"
+            f"{', un-healed' if of == 'strategy' else ''}; ± one standard error over these."
+        )
+
+
+def _error(stderr: float) -> str:
+    return "" if pd.isna(stderr) else f" ± {stderr:.1f}"
 
 
 def _by_n(cuts: pd.DataFrame, metrics: list[str]) -> list[str]:
