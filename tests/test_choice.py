@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from deeper_layers.errors import UserError
 from deeper_layers.importance.influence import block_influence, streamed_influence
+from deeper_layers.importance.iterative import iterative_influence
 from deeper_layers.models.streaming import Stream
 from deeper_layers.pruning.given import published_orders
 from deeper_layers.pruning.layer_set import LayerSet
@@ -18,6 +20,7 @@ from deeper_layers.pruning.strategies import STRATEGIES
 from deeper_layers.pruning.strategy import Evidence
 from deeper_layers.settings.strategies import StrategySettings
 from deeper_layers.study import options
+from deeper_layers.study.evidence import kind_of, protected, step
 from helpers.config import ROOT, changed, checked
 from helpers.healing import counting, tiny_llama
 from helpers.small_study import changed as small
@@ -83,6 +86,63 @@ def test_influence_is_the_mean_cosine_of_all_tokens_hidden_states(documents, bat
     residuals = np.array(sums) - np.outer(counts, expected)
     error = np.sqrt(30 / 29 * (residuals**2).sum(0)) / sum(counts)
     assert np.allclose(found.stderr, error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("protect", [(), (0, -1)])
+def test_iterative_measures_again_without_the_layers_that_are_gone(documents, step, protect):
+    """Against models that are built anew for each set of layers, and hidden states as transformers gives
+    them."""
+    model = tiny_llama(7, initializer_range=0.2)
+    free = [layer for layer in range(7) if layer not in {p % 7 for p in protect}]
+    found = iterative_influence(model, documents, 6, step, free)
+    gone: list[int] = []
+    expected = []
+    while len(gone) < min(6, len(free)):
+        kept = [layer for layer in range(7) if layer not in gone]
+        smaller = tiny_llama(len(kept), initializer_range=0.2)
+        state = model.state_dict()
+        for new, old in enumerate(kept):
+            prefix = f"model.layers.{old}."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            smaller.model.layers[new].load_state_dict(own)
+        rest = {k: v for k, v in state.items() if ".layers." not in k}
+        smaller.load_state_dict(rest, strict=False)
+        of_layer = dict(zip(kept, influence_by_hand(smaller, documents), strict=True))
+        order = sorted((of_layer[layer], layer) for layer in free if layer not in gone)
+        for value, layer in order[: min(step, min(6, len(free)) - len(gone))]:
+            gone.append(layer)
+            expected.append((len(gone), layer, pytest.approx(value, rel=1e-5)))
+    assert found.rows == expected
+
+
+@torch.no_grad()
+def influence_by_hand(model, documents) -> list[float]:
+    sums, tokens = np.zeros(model.config.num_hidden_layers), 0
+    for document in documents:
+        states: list = []
+        keep = partial(lambda kept, _, args, out: kept.append((args[0], out)), states)
+        hooks = [layer.register_forward_hook(keep) for layer in model.model.layers]
+        model(input_ids=torch.from_numpy(document)[None])
+        for hook in hooks:
+            hook.remove()
+        for i, (before, after) in enumerate(states):
+            a, b = before[0].double(), after[0].double()
+            sums[i] += (1 - (a * b).sum(-1) / a.norm(dim=-1) / b.norm(dim=-1)).sum()
+        tokens += len(document)
+    return (sums / tokens).tolist()
+
+
+def test_iterative_takes_the_first_of_the_order(tmp_path):
+    rows = [{"n": n, "layer": layer, "influence": 0.1} for n, layer in ((1, 5), (2, 1), (3, 6))]
+    evidence = measured(tmp_path, "iterative_influence", rows)
+    assert chosen(2, evidence, rule="iterative") == (1, 5)
+    assert chosen(4, evidence, rule="iterative") is None
+    by_two = StrategySettings(rule="iterative", step=2, protect=(0, -1), text="c4")
+    name = by_two.evidence("iterative_influence")
+    assert name == "iterative_influence+by2+m1+0-c4"
+    assert (kind_of(name), protected(name), step(name)) == ("iterative_influence", [-1, 0], 2)
+    assert StrategySettings(rule="greedy", protect=(3,)).evidence("greedy_losses") == "greedy_losses+3"
 
 
 def test_a_streamed_model_has_the_same_influence(documents, tmp_path):
@@ -187,7 +247,7 @@ def test_rules_by_themselves_leave_the_command_as_it_was():
     study = checked(changed())
     assert options.blocks(study, study.models[0]).endswith("--strategies similarity deepest")
     assert {rule for rule in STRATEGIES if STRATEGIES[rule].needs} == {
-        *("similarity", "influence", "loss", "one_shot_loss", "greedy")
+        *("similarity", "influence", "iterative", "loss", "one_shot_loss", "greedy")
     }
 
 
@@ -199,6 +259,7 @@ def test_a_study_of_many_strategies_and_two_texts(tmp_path):
         "bi-other": {"rule": "influence", "text": "other", "protect": [0]},
         "random-1": {"rule": "random", "seed": 1},
         "order": {"rule": "given", "layers": [3, 1]},
+        "by-two": {"rule": "iterative", "step": 2, "protect": [-1]},
     }
     config = small(
         study__remove=[1, 2, 3],
@@ -211,9 +272,10 @@ def test_a_study_of_many_strategies_and_two_texts(tmp_path):
     plan = run(folder, "plan", "--cores", "1")
     assert "| distances " in plan and "| influence " in plan
     said = run(folder, "--cores", "2")
-    assert said.count("start: Measuring the distances") == 2 == said.count("start: Measuring the influence")
+    said = [said.count(f"start: Measuring the {what}") for what in ("distances", "influence of the layers")]
+    assert said == [2, 2]
     results = folder / "results/tiny"
-    names = {"distances", "distances-other", "influence", "influence-other"}
+    names = {"distances", "distances-other", "influence", "influence-other", "iterative_influence+by2+m1"}
     assert {path.stem for path in results.glob("*.csv")} == names | {"blocks"}
     with open(results / "influence-other.csv") as file:
         found = {int(row["layer"]): float(row["influence"]) for row in csv.DictReader(file)}
@@ -223,6 +285,10 @@ def test_a_study_of_many_strategies_and_two_texts(tmp_path):
     assert rows["bi-other", 1] == f"drop_{least}-{least}"
     assert rows["order", 2] == "drop_1_3" and ("order", 3) not in rows
     assert rows["last", 2] == "drop_3-4"
+    with open(results / "iterative_influence+by2+m1.csv") as file:
+        order = [int(row["layer"]) for row in csv.DictReader(file)]
+    assert len(order) == 3 and 4 not in order
+    assert rows["by-two", 2] == str(LayerSet(tuple(order[:2])))
     assert "Nothing to be done" in run(folder, "--cores", "1")
 
 

@@ -11,7 +11,7 @@ from ..settings.strategies import StrategySettings
 from .by_loss import GREEDY, LOSS, ONE_SHOT
 from .deepest import DEEPEST, LAST
 from .given import GIVEN
-from .influence import INFLUENCE
+from .influence import INFLUENCE, ITERATIVE
 from .published_blocks import PUBLISHED
 from .random_layers import RANDOM
 from .similarity import SIMILARITY
@@ -24,6 +24,7 @@ STRATEGIES: dict[str, Strategy] = {
         DEEPEST,
         PUBLISHED,
         INFLUENCE,
+        ITERATIVE,
         LOSS,
         ONE_SHOT,
         GREEDY,

@@ -20,6 +20,7 @@ Distances = Mapping[tuple[int, int], float]  # (first, n) -> mean angular distan
 SECTIONS = {
     "distances": "distances",
     "influence": "distances",
+    "iterative_influence": "distances",
     "block_losses": "losses",
     "layer_losses": "losses",
     "greedy_losses": "losses",

@@ -9,7 +9,7 @@ from ..errors import UserError
 from .base import REQUIRED, Settings, setting
 
 # Kinds of evidence that are found step by step, among the layers that are not protected.
-SEARCHED = {"greedy_losses"}
+SEARCHED = {"greedy_losses", "iterative_influence"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,18 @@ class StrategySettings(Settings):
         "Of given, instead of layers: the name of a published order (resources/published/orders.csv).",
     )
 
+    step: int = setting(int, 1, "Of iterative: layers that go before it is measured again.", least=1)
+
     def check(self) -> None:
         if self.rule == "given" and bool(self.layers) == bool(self.order):
             raise UserError("strategies: given takes either layers or order")
 
     def evidence(self, kind: str) -> str:
         """What evidence of a ``kind`` is called in paths: the text is named where the entry names it, and
-        protected layers where they change what is measured, as in greedy_losses+0+m1-c4."""
-        protected = sorted(set(self.protect)) if kind in SEARCHED else []
-        kind += "".join(f"+{layer}".replace("-", "m") for layer in protected)
+        protected layers and steps where they change what is measured, as in iterative_influence+by2+0+m1-c4.
+        """
+        parts = [f"by{self.step}"] if self.step > 1 else []
+        if kind in SEARCHED:
+            parts += [str(layer).replace("-", "m") for layer in sorted(set(self.protect))]
+        kind = "+".join([kind, *parts])
         return f"{kind}-{self.text}" if self.text else kind

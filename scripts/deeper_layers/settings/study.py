@@ -46,10 +46,10 @@ class StudySettings(Settings):
         "How the n layers are chosen: names of keys under strategies, or a rule by itself. similarity, the "
         "block with the least angular distance; deepest, the last n layers but the very last one; published, "
         "the authors' own blocks, which need no distances; influence, the n layers that change the hidden "
-        "states least, wherever they are; last, the last n layers; random, n layers by seed; loss, "
-        "the block without which the loss on calibration text is least; one_shot_loss, the n layers without "
-        "each of which, alone, it is least; greedy, one layer after another, each time the one without which "
-        "it is least.",
+        "states least, wherever they are; iterative, those of least influence one after another, measured "
+        "again each time; last, the last n layers; random, n layers by seed; loss, the block without which "
+        "the loss on calibration text is least; one_shot_loss, the n layers without each of which, alone, it "
+        "is least; greedy, one layer after another, each time the one without which it is least.",
         unique=True,
     )
     recipes: Sequence[str] = setting(

@@ -38,7 +38,16 @@ def kind_of(evidence: str) -> str:
 
 def protected(evidence: str) -> list[int]:
     """The layers that may not go, of a kind that is searched for."""
-    return [int(layer.replace("m", "-")) for layer in evidence.partition("-")[0].split("+")[1:]]
+    return [int(part.replace("m", "-")) for part in _searched(evidence) if not part.startswith("by")]
+
+
+def step(evidence: str) -> int:
+    """How many layers go at a time, of a kind that is searched for."""
+    return next((int(part[2:]) for part in _searched(evidence) if part.startswith("by")), 1)
+
+
+def _searched(evidence: str) -> list[str]:
+    return evidence.partition("-")[0].split("+")[1:]
 
 
 def measured(config: Mapping[str, Any], evidence: str) -> dict[str, Any]:

@@ -197,6 +197,8 @@ def evidence(context: Context) -> Iterator[Job]:
             kind, output = kind_of(name), context.paths.evidence(name, model)
             if SECTIONS[kind] == "losses":
                 yield context.job("losses", model, output, context.workloads.losses(model, name))
+            elif kind == "iterative_influence":
+                yield context.job(kind, model, output, context.workloads.iterative(model, name))
             else:
                 yield context.job(kind, model, output, context.workloads.distances(model, name))
 

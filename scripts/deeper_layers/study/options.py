@@ -20,7 +20,7 @@ from ..settings.distances import DistanceSettings
 from ..settings.losses import ChoiceLossSettings
 from ..settings.suites import LossSettings, PerplexitySettings, TaskSettings, computed, held_out
 from ..settings.texts import ContinuationSettings
-from .evidence import kind_of, protected, sections
+from .evidence import kind_of, protected, sections, step
 from .figures import prompts
 from .sources import ResolvedModel, expanded
 from .study import Study
@@ -124,6 +124,17 @@ def distances(study: Study, model: str) -> str:
 
 def distances_tuning(study: Study) -> str:
     return _tuning(DistanceSettings, study.config["distances"])
+
+
+def iterative(study: Study, model: str, evidence: str) -> str:
+    settings = _determining(DistanceSettings, study.config["distances"])
+    searched = {"protect": protected(evidence), "step": step(evidence)} | _remove(study, model)
+    return command_line(settings | searched | study.model(model).trust)
+
+
+def iterative_tuning(study: Study) -> str:
+    """It is in memory, whatever the distances are."""
+    return command_line({"batch_tokens": study.config["distances"].get("batch_tokens")})
 
 
 def losses(study: Study, model: str, evidence: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoints.shape import Shape, bytes_per_param
@@ -14,7 +15,7 @@ from ..settings.suites import computed
 from . import estimates
 from .chunks import blocks_of
 from .estimates import DAY, Work
-from .evidence import kind_of, measured
+from .evidence import kind_of, measured, step
 from .gpu_specs import GPUS, GpuSpec
 from .sources import LLAMA_2_7B
 from .study import Study
@@ -60,6 +61,12 @@ class Workloads:
     def distances(self, model: str, evidence: str = "distances") -> Work:
         settings = measured(self.study.config, evidence)
         return estimates.distances(self.shape(model), settings, self._text(settings), self.gpu(model))
+
+    def iterative(self, model: str, evidence: str) -> Work:
+        """A pass for each step; of that the layers that are gone by then are counted too."""
+        once, asked = replace(self.distances(model, evidence), streamed=False), self.study.removals(model)
+        most = max(asked or [0]) if asked is not None else self.shape(model).layers - 1
+        return replace(once, tokens=once.tokens * math.ceil(most / step(evidence)))
 
     def losses(self, model: str, evidence: str) -> Work:
         settings, shape = measured(self.study.config, evidence), self.shape(model)
