@@ -74,7 +74,7 @@ class StepTrainer(Trainer):
         before = random_state()
         while True:
             try:
-                return self._step(inputs)
+                return self._step(inputs, before)
             except _OutOfMemory as fault:
                 tokens, longest = fault.args
             model.zero_grad()
@@ -83,11 +83,10 @@ class StepTrainer(Trainer):
             self.plan = self.smaller(self.plan, tokens, longest)
             self._checkpoint(self.plan)
 
-    def _step(self, documents: Sequence[np.ndarray]) -> Tensor:
+    def _step(self, documents: Sequence[np.ndarray], before: list[Tensor]) -> Tensor:
         tokens, device = sum(map(len, documents)), self.args.device
         total, means = torch.zeros((), device=device), dict.fromkeys(self.objective.weights, 0.0)
         lengths = [len(document) for document in documents]
-        before = random_state()
         for part in batches_of_least_cost(lengths, self.plan.batch_tokens, self.overhead, self.padded):
             if self.monitor.sigterm.is_set():
                 self._end_before(before)
