@@ -13,6 +13,7 @@ from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.settings.healing import Healing
 from deeper_layers.study import estimates
 from deeper_layers.study.gpu_specs import GPUS
+from deeper_layers.study.sources import LLAMA_2_7B
 from deeper_layers.study.token_counts import SuiteTokens, document_tokens, suite_tokens
 
 SHAPE = Shape.from_config(
@@ -72,7 +73,7 @@ def test_the_cpu_is_no_gpu_and_faster_gpus_take_less_time():
     on = {name: estimates.healing(SHAPE, demand(recipe), GPUS.get(name)) for name in ("cpu", "l4", "h200")}
     assert on["cpu"].gpus == on["cpu"].gpu_mem_mb() == 0 and on["cpu"].threads == 1
     assert on["l4"].gpus == 1 and on["l4"].gpu_mem_mb() == on["h200"].gpu_mem_mb() > 2000
-    assert on["l4"].seconds / on["h200"].seconds == pytest.approx(989 / 121)
+    assert on["l4"].seconds / on["h200"].seconds == pytest.approx(0.8 * 989 / 121)
     reached = SHAPE.width / (SHAPE.width + 384)
     assert on["cpu"].seconds == pytest.approx(6 * SHAPE.active_params * 10 * 4 * 128 / (reached * 50e9))
     taught = estimates.healing(SHAPE, demand(recipe | {"logits": 1.0}), None)
@@ -97,3 +98,15 @@ def test_tokens_of_a_suite():
     assert suite_tokens({"loss": {"sequences": 7, "length": 30}}, world) == SuiteTokens(7 * 30)
     written = suite_tokens({"tasks": ["gsm8k"], "shots": 0, "limit": 10}, None)
     assert written == SuiteTokens(0, 10 * 160 + 3 * 10 * 256) and written.total == written.generated
+
+
+def test_a_7b_model_heals_and_is_scored_as_fast_as_is_published():
+    """QLoRA of a Llama-2-7B on an A100 in rows of 4,096: 2,926 tokens a second with 4 bits (LLaMA-Factory),
+    2,825 (Qwen); scored 12,000 to 14,000 in bf16. Each within a factor of two, loads aside."""
+    seven = Shape.from_config(LLAMA_2_7B)
+    recipe = Healing(steps=1, warmup=0, batch=16, length=4096, packing=True)
+    work = estimates.healing(seven, METHOD.demand(recipe, seven, math.inf), GPUS["a100-80gb"])
+    assert 2926 / 2 < work.tokens / work.seconds < 2 * 2825
+    scored = replace(work, flops_per_param=2, precision="bf16")
+    assert 12_000 / 2 < scored.tokens / scored.seconds < 2 * 14_000
+    assert work.load_seconds == scored.load_seconds == pytest.approx(13.5, rel=0.05)

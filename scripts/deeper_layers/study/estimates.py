@@ -27,7 +27,6 @@ DAY = 24 * 60  # minutes: partitions often allow no more, and a job that reaches
 CPU_FLOPS = 50e9  # of a thread in products of fp32, where nobody has measured it (``pace``)
 # Of that, what a model of a width reaches: half at HALF_WIDTH. Measured: a quarter at 128, nearly all at 576.
 HALF_WIDTH = 384
-UTILISATION = 0.2  # of a GPU's peak that these jobs reach, with padding, small batches and 4 bits
 BATCH_MB = 6000  # for a batch of an evaluation, which shrinks to what is free
 FORWARD, TRAINING = 2, 6  # floating-point operations per token and parameter
 SHARD = 10e9  # bytes, at most usual
@@ -73,6 +72,12 @@ class Work:
         return sum(params * bytes_ for params, bytes_ in self.resident.storage(self.precision)) / 1e6
 
     @property
+    def load_seconds(self) -> float:
+        """To read the weights from a file at 1 GB a second: in 16 bits, where they are in 4 in memory."""
+        bytes_ = max(2, BYTES.get(self.precision, 0))
+        return bytes_ * self.shape.params / 1e9
+
+    @property
     def threads(self) -> int:
         """Beside a GPU, some serve the data. On a CPU a small model is fastest with one thread; above, one
         for each 50 million parameters, at most 16."""
@@ -83,7 +88,8 @@ class Work:
         """Of computing, from start to end of the tokens."""
         reached = self.shape.width / (self.shape.width + HALF_WIDTH)
         on_cpu = reached * self.cpu_flops * self.threads
-        flops = UTILISATION * self.gpu.peak_flops if self.gpu else on_cpu
+        training = self.flops_per_param > FORWARD
+        flops = self.gpu.reached(training) * self.gpu.peak_flops if self.gpu else on_cpu
         return self.flops_per_param * self.shape.active_params * self.tokens / flops
 
     @property

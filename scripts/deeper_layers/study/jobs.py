@@ -61,7 +61,7 @@ class Job:
         if self.work is None:
             return LIGHT
         start = START if self.on_gpu else START_ON_CPU
-        return self.pace * (start + self.work.weights_mb / 1e3 + self.work.seconds)
+        return self.pace * (start + self.work.load_seconds + self.work.seconds)
 
     @property
     def on_gpu(self) -> bool:

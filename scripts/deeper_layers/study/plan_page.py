@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..reporting.text import markdown_table, si
-from .estimates import CPU_FLOPS, UTILISATION
+from .estimates import CPU_FLOPS
 from .gpu_specs import GPUS
 from .jobs import LIGHT, START, START_ON_CPU
 from .plan import Cost, Memory, Plan
@@ -46,8 +46,10 @@ def _assumptions(plan: Plan, on_gpu: bool) -> str:
     measured = "as measured here in products of fp32" if plan.cpu_flops else "taken for fp32"
     speed = f"at up to {(plan.cpu_flops or CPU_FLOPS) / 1e9:.0f} G a second of a CPU thread ({measured})"
     if on_gpu:
-        peak = GPUS[plan.card].peak_flops
-        speed = f"at {100 * UTILISATION:.0f} % of its peak of {peak / 1e12:.0f} TFLOPS (bf16)"
+        card = GPUS[plan.card]
+        scoring, training = (f"{100 * card.reached(is_on):.0f} %" for is_on in (False, True))
+        peak = f"{card.peak_flops / 1e12:.0f} TFLOPS (bf16)"
+        speed = f"at {scoring} of the peak of {peak}, {training} in training"
     return (
         "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, "
         f"{speed}, {START if on_gpu else START_ON_CPU} s for a job to start and {LIGHT} s for one without a "
