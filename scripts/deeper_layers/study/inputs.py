@@ -158,6 +158,17 @@ class Inputs:
             return [self.paths.pruned_index(suite, model) for suite in suites]
         return [self.paths.healed_index(suite, wildcards.block, of, model) for suite in suites]
 
+    def exported_files(self) -> list[str]:
+        """The model cards of what ``export`` names, which come last, and cut GGUF files."""
+        folders = self.exports()
+        of = [exported(text) for text in self.study.config["export"]]
+        cut = [
+            f"{folder}.gguf"
+            for folder, (model, treatment, _) in zip(folders, of, strict=True)
+            if treatment == PRUNED and self.study.model(model).kind == "gguf"
+        ]
+        return [f"{folder}/README.md" for folder in folders] + cut
+
     def exports(self) -> list[str]:
         """The folders of what ``export`` names. A fault exits: of an error Snakemake shows a traceback."""
         named = self.study.config["export"]

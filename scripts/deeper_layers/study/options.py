@@ -109,6 +109,10 @@ def convert_gguf(study: Study, model: str) -> str:
     return command_line({"source": source.id, "dtype": source.settings["dtype"]})
 
 
+def cut_gguf(study: Study, model: str, block: str) -> str:
+    return command_line({"source": study.model(model).id, "block": block})
+
+
 def _folder(source: ResolvedModel) -> dict[str, Any]:
     return {"source": source.id if source.kind == "folder" else None}
 
