@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..models.head import HeadApart
 from ..models.layers import Removal
 from ..pruning.layer_set import LayerSet
-from ..settings.healing import Healing
+from ..settings.healing import TrainingSettings
 
 LOGITS = 2**26  # at once: 256 MB in fp32, and as much for each thing that is made of them
 OBJECTIVES = ("cross_entropy", "logits", "interface")
@@ -31,7 +31,7 @@ class Objective:
     """The objective of a ``recipe`` for ``model``, a cut, whatever of it trains. ``teacher`` gives the uncut
     model back, where the recipe needs that. Raises UserError if there is nothing to learn from."""
 
-    def __init__(self, model: PreTrainedModel, recipe: Healing, teacher: Teacher | None = None):
+    def __init__(self, model: PreTrainedModel, recipe: TrainingSettings, teacher: Teacher | None = None):
         self.weights = {name: weight for name in OBJECTIVES if (weight := getattr(recipe, name))}
         if teacher and not teacher.before:  # nothing was removed, or nothing comes before what was
             self.weights.pop("interface", None)
