@@ -6,30 +6,21 @@ from typing import TYPE_CHECKING
 
 from ..models.artifacts import LoraAdapter
 from ..settings.healing import Healing
-from .method import Demand, HealingFiles, Method, estimate
+from .method import Demand, HealingFiles, estimate
+from .trained import Trained
 
 if TYPE_CHECKING:
     from ..checkpoints.shape import Shape
 
 
-class Qlora(Method):
+class Qlora(Trained):
     TITLE = "QLoRA"
     SETTINGS = Healing
     ARTIFACT = LoraAdapter
-    WRITES = ("training.csv",)
-
-    def needs(self, settings: Healing) -> frozenset[str]:
-        """Where the uncut model teaches, that is read too."""
-        return self.NEEDS | ({"full"} if settings.has_teacher else frozenset())
-
-    def has_control(self, settings: Healing) -> bool:
-        """Of itself the uncut model has nothing to learn."""
-        return self.HAS_CONTROL and settings.cross_entropy > 0
 
     @estimate
     def demand(self, settings: Healing, shape: Shape, document_tokens: float) -> Demand:
         """Forward, backward to the activations, and the teacher's forward."""
-        row = settings.length if settings.packing else min(settings.length, document_tokens)
         adapter_params = (
             shape.layers
             * shape.experts
@@ -39,7 +30,7 @@ class Qlora(Method):
         )
         return Demand(
             precision=settings.precision,
-            tokens=settings.steps * settings.batch * row,
+            tokens=self.tokens(settings, document_tokens),
             flops_per_param=8 if settings.has_teacher else 6,
             # 2 GB for CUDA, 1 GB for a piece of logits, 16 bytes per parameter of the adapter (itself,
             # gradient, two moments), and a document.
