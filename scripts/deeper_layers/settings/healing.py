@@ -139,7 +139,7 @@ class HealedCuts(TextUse):
         str,
         "qlora",
         "Healing method, by its name in healing/methods.py. The keys from rank on are those of qlora; other "
-        "methods have theirs under settings.",
+        "methods read those that they share with it, and have their own under settings.",
     )
     settings: dict | None = section(dict, "Settings of a method other than qlora, by their names.")
     split: str = setting(str, "train", "Split of the text.", choices=SPLITS)
