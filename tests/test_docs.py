@@ -38,16 +38,24 @@ def test_what_is_made_from_the_code_is_up_to_date(name):
     assert (ROOT / name).read_text() == generate.FILES[name](), "run make docs"
 
 
-def test_what_is_told_of_smollm2_is_in_its_table():
-    """Every value with a standard error, as the table writes it."""
-    with open(ROOT / "docs/figures/smollm2-table.csv", newline="") as file:
+def measured(table: str) -> set[str]:
+    """Every value with a standard error of a table, as pages write it."""
+    with open(ROOT / "docs/figures" / table, newline="") as file:
         rows = list(csv.DictReader(file))
-    metrics = ("loss", "facts", "words", "arithmetic")
-    measured = {f"{float(row[m]):.3f} ± {float(row[f'{m}_stderr']):.3f}" for row in rows for m in metrics}
+    metrics = [name for name in rows[0] if f"{name}_stderr" in rows[0]]
+    return {f"{float(row[m]):.3f} ± {float(row[f'{m}_stderr']):.3f}" for row in rows for m in metrics}
+
+
+def test_what_is_told_of_smollm2_is_in_its_table():
     page, readme = (ROOT / "docs/smollm2.md").read_text(), (ROOT / "README.md").read_text()
     told = re.findall(PAIR, page), re.findall(PAIR, readme)
     assert len(told[0]) > 60 and len(told[1]) >= 5
-    assert {value for values in told for value in values} <= measured
+    assert {value for values in told for value in values} <= measured("smollm2-table.csv")
+
+
+def test_what_is_told_of_the_methods_is_in_their_table():
+    told = re.findall(PAIR, (ROOT / "docs/comparison.md").read_text())
+    assert len(told) > 90 and set(told) <= measured("methods-table.csv")
 
 
 def test_the_readmes_setup_commands_are_run_by_ci():
