@@ -71,6 +71,11 @@ def test_runs_of_layers_cost_the_trunk_and_what_comes_after_each():
         assert root.states == 2  # of the trunk and of a branch
 
 
+def test_a_model_may_have_more_layers_than_python_has_frames():
+    root = trie([FULL, LayerSet((5,))], 5000)
+    assert (root.layers, root.states) == (5000 + 4994, 2)
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def model(request, tmp_path_factory):
     """(folder, model) of an architecture."""

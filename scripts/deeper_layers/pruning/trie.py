@@ -38,16 +38,26 @@ class Node:
 def trie(cuts: Iterable[LayerSet], n_layers: int) -> Node:
     """The root of the trie of ``cuts`` of a model of ``n_layers`` layers. Raises UserError for a cut that
     does not fit it."""
-    return _node(None, [(cut.kept(n_layers), cut) for cut in cuts], 0)
-
-
-def _node(layer: int | None, cuts: list[tuple[list[int], LayerSet]], depth: int) -> Node:
-    """The node that ``cuts``, each after the layers that it keeps, have in common after ``depth`` layers."""
-    complete = [cut for kept, cut in cuts if len(kept) == depth]
-    further: dict[int, list[tuple[list[int], LayerSet]]] = {}
-    for kept, cut in cuts:
-        if len(kept) > depth:
-            further.setdefault(kept[depth], []).append((kept, cut))
-    children = [_node(i, group, depth + 1) for i, group in further.items()]
-    children.sort(key=lambda child: (child.states, -(child.layer or 0)))
-    return Node(layer, complete[0] if complete else None, tuple(children))
+    # Not by recursion, since a model may have more layers than Python has frames: first what each node has,
+    # parents before their children, then the nodes themselves, children first.
+    plans: list[tuple[int | None, list[tuple[list[int], LayerSet]], list[int]]] = []
+    plans.append((None, [(cut.kept(n_layers), cut) for cut in cuts], []))
+    depths = [0]
+    for (_, group, numbers), depth in zip(plans, depths, strict=False):  # both grow along the way
+        further: dict[int, list[tuple[list[int], LayerSet]]] = {}
+        for kept, cut in group:
+            if len(kept) > depth:
+                further.setdefault(kept[depth], []).append((kept, cut))
+        for next_layer, rest in further.items():
+            numbers.append(len(plans))
+            plans.append((next_layer, rest, []))
+            depths.append(depth + 1)
+    nodes: dict[int, Node] = {}
+    for i, (layer, group, numbers) in reversed(list(enumerate(plans))):
+        complete = [cut for kept, cut in group if len(kept) == depths[i]]
+        children = sorted(
+            (nodes.pop(k) for k in numbers), key=lambda child: (child.states, -(child.layer or 0))
+        )
+        nodes[i] = Node(layer, complete[0] if complete else None, tuple(children))
+        _ = nodes[i].layers, nodes[i].states  # known from here on
+    return nodes[0]
