@@ -16,6 +16,7 @@ from deeper_layers.evaluation.capacity import batches_of
 from deeper_layers.evaluation.cut_scorer import CutScorer
 from deeper_layers.evaluation.harness import CutsLM
 from deeper_layers.evaluation.inputs import inputs_of
+from deeper_layers.evaluation.journal import Journal
 from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.evaluation.rows import rows_of
 from deeper_layers.models.layers import removed
@@ -178,3 +179,23 @@ def test_scores_are_those_of_lm_eval(name):
                     for x in (found[block], expected)
                 )
                 assert ours <= 1.5 * others + 1e-3
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_killed_evaluation_goes_on_with_other_batches(share, tmp_path, monkeypatch):
+    """As after a card that was full: the first run scores two at a time, the next one four."""
+    model, written = tiny_model("llama"), []
+    expected = CutScorer(model, BLOCKS).loglikelihoods(quiz(), 64, "test", share=share)
+    write = Journal.write
+
+    def dies(self, *words):
+        written.append(words)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(self, *words)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "write", dies)
+        CutScorer(model, BLOCKS, batch=2).loglikelihoods(quiz(), 64, "test", tmp_path, share=share)
+    found = CutScorer(model, BLOCKS, batch=4).loglikelihoods(quiz(), 64, "test", tmp_path, share=share)
+    assert_same(found, expected)

@@ -100,6 +100,9 @@ class CutScorer:
                 done = upto
             share = share and self.can_share(inputs)
             known, batches = scores[self.blocks[0]], self.capacity.batches(inputs, share)
+            # A killed run may have made smaller ones, for want of memory: what is left is dealt anew.
+            if any(len({e.number in known for row in rows for e in row.inputs}) > 1 for rows in batches):
+                batches = self.capacity.batches([e for e in inputs if e.number not in known], share)
             todo = [rows for rows in batches if rows[0].inputs[0].number not in known]
             while todo:
                 batch_scores = self._score_batch(todo[0])
