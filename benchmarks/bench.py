@@ -18,7 +18,7 @@ import common
 import page
 
 HERE = Path(__file__).parent
-NAMES = ("distances", "streaming", "cuts", "families", "healing", "threads", "startup")
+NAMES = ("distances", "streaming", "cuts", "families", "harness", "healing", "threads", "startup")
 PACKAGES = ("torch", "transformers", "peft", "lm-eval", "safetensors", "numpy")
 
 

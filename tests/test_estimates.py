@@ -94,7 +94,7 @@ def test_rows_of_a_document_have_its_tokens_and_packed_ones_are_full():
 
 def test_tokens_of_a_suite():
     world = {"source": "generate", "questions": 200}
-    assert suite_tokens({"tasks": ["mine", "other"]}, world) == SuiteTokens(2 * 200 * 4 * 40)
+    assert suite_tokens({"tasks": ["mine", "other"]}, world) == SuiteTokens(2 * 200 * (40 + 3))
     assert suite_tokens({"loss": {"sequences": 7, "length": 30}}, world) == SuiteTokens(7 * 30)
     written = suite_tokens({"tasks": ["gsm8k"], "shots": 0, "limit": 10}, None)
     assert written == SuiteTokens(0, 10 * 160 + 3 * 10 * 256) and written.total == written.generated

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deeper_layers.checkpoints.shape import Shape
+from deeper_layers.evaluation.inputs import ROW_TOKENS
 from deeper_layers.pruning.choices import Choice, write_choices
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from deeper_layers.settings.json_schema import with_defaults
@@ -20,6 +21,7 @@ from deeper_layers.study.plan import plan
 from deeper_layers.study.plan_page import markdown
 from deeper_layers.study.study import Study
 from deeper_layers.study.task_files import own_task
+from deeper_layers.study.token_counts import TASKS, TaskSize, suite_tokens
 from deeper_layers.study.workload import Workloads
 from helpers.config import ROOT, cache, checked, full_config, merged
 from helpers.small_study import run
@@ -187,8 +189,38 @@ def test_questions_are_counted_by_limit_and_examples(study):
         paper.config["suites"]["mmlu"] = mmlu | settings
         return Workloads(paper).healed_evaluation("phi-2", "healed", "mmlu", "full").tokens
 
-    assert tokens(shots=0) == 14_042 * 110 and tokens() == 6 * 14_042 * 110
-    assert tokens(shots=0, limit=10) == 570 * 110
+    assert tokens(shots=0) == 14_042 * 110
+    assert tokens() == 57 * 19 * 550 + 14_042 * 110  # 19 rows of 13 questions after the examples, at most
+    assert tokens(shots=0, limit=10) == 570 * 110 and tokens(limit=10) == 57 * 550 + 570 * 110
+
+
+@pytest.mark.parametrize("same_examples", [False, True])
+@pytest.mark.parametrize("answer", [1, 30, 90])
+@pytest.mark.parametrize("shots", [0, 1, 5, 30])
+@pytest.mark.parametrize("inputs", [1, 4])
+def test_what_questions_share_is_counted_as_it_is_run(inputs, shots, answer, same_examples, monkeypatch):
+    """Against the rows of an evaluation of two parts of 40 questions of 110 tokens, 30 in a second."""
+    import numpy as np
+
+    from deeper_layers.evaluation.inputs import inputs_of
+    from deeper_layers.evaluation.rows import rows_of
+
+    rng = np.random.default_rng(0)
+
+    def random(count: int) -> list[int]:
+        return rng.integers(50_000, size=count).tolist()
+
+    requests = []
+    for _ in range(2):
+        examples = random(shots * 110)
+        for _ in range(40):
+            context = (examples if same_examples else random(shots * 110)) + random(110 - answer)
+            requests += [(context, [*random(answer), 0]) for _ in range(inputs)]
+    rows = rows_of(inputs_of(requests, 10**6), max(ROW_TOKENS, 2 * (shots + 1) * 110))
+    task = TaskSize(80, inputs, 110, parts=2, answer=answer, same_examples=same_examples)
+    monkeypatch.setitem(TASKS, "quiz", task)
+    counted = suite_tokens({"tasks": ["quiz"], "shots": shots}, None).scored
+    assert counted == pytest.approx(sum(row.tokens for row in rows), rel=0.1)
 
 
 def test_a_full_disk_is_foretold(study, monkeypatch):
@@ -292,9 +324,12 @@ def test_tasks_of_ones_own_are_counted_in_their_files(tmp_path, study):
         "output_type: multiple_choice\ndoc_to_text: 'Q: {{q}}'\ndoc_to_choice: [a, b, c]\nx: !function a.b\n"
     )
     (tmp_path / "q.jsonl").write_text(2 * (json.dumps({"q": 37 * "x"}) + "\n"))
-    assert own_task(tmp_path, "mine") == {
-        "questions": 2, "inputs": 3, "tokens": 12, "generated": 0, "shots": 0
-    }  # fmt: skip
+    counted = {"questions": 2, "inputs": 3, "tokens": 11, "generated": 0, "shots": 0}
+    assert own_task(tmp_path, "mine") == counted | {"answer": 1, "same_examples": False}
+    mine = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(mine + "num_fewshot: 5\nfewshot_config: {sampler: first_n}\n")
+    own_task.cache_clear()
+    assert {"shots": 5, "same_examples": True}.items() <= own_task(tmp_path, "mine").items()
     (tmp_path / "broken.yaml").write_text("task: [")
     assert own_task(tmp_path, "none") is None
 

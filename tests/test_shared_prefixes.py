@@ -8,9 +8,12 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast
 
 from deeper_layers.errors import UserError
+from deeper_layers.evaluation import capacity
 from deeper_layers.evaluation.batches import Batch
 from deeper_layers.evaluation.capacity import batches_of
 from deeper_layers.evaluation.cut_scorer import CutScorer
@@ -19,6 +22,7 @@ from deeper_layers.evaluation.inputs import inputs_of
 from deeper_layers.evaluation.journal import Journal
 from deeper_layers.evaluation.layer_tree import LayerTree
 from deeper_layers.evaluation.rows import rows_of
+from deeper_layers.models import shared_prefixes
 from deeper_layers.models.layers import removed
 from deeper_layers.pruning.layer_set import FULL, LayerSet
 from helpers.tiny import ARCHITECTURES, VOCABULARY, known, tiny_model
@@ -199,3 +203,58 @@ def test_a_killed_evaluation_goes_on_with_other_batches(share, tmp_path, monkeyp
         CutScorer(model, BLOCKS, batch=2).loglikelihoods(quiz(), 64, "test", tmp_path, share=share)
     found = CutScorer(model, BLOCKS, batch=4).loglikelihoods(quiz(), 64, "test", tmp_path, share=share)
     assert_same(found, expected)
+
+
+class Cells(TorchFunctionMode):
+    """How many pairs of tokens torch's attention computes within it."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is functional.scaled_dot_product_attention:
+            self.count += len(args[0]) * args[0].shape[2] * args[1].shape[2]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("batch", [None, 1000])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text", "qwen2", "mistral", "phi"])
+def test_a_row_attends_to_little_more_than_it_sees(name, batch, monkeypatch):
+    """In one row, or in several of a batch, of which each sees something else."""
+    scorer = CutScorer(tiny_model(name, **ARCHITECTURES[name]), BLOCKS)
+    scorer.capacity.tokens = batch or scorer.capacity.tokens
+    requests = quiz(questions=30)
+    if batch:
+        requests += [([9] * 9 + context, rest) for context, rest in quiz(questions=20)]
+        monkeypatch.setattr(capacity, "ROW_TOKENS", 150)
+    inputs = inputs_of(requests, 64)
+    batches = scorer.capacity.batches(inputs, share=True)
+    assert (max(map(len, batches)) > 1) == (batch is not None)
+    expected = scorer.loglikelihoods(requests, 64, "test")
+    counts = {}
+    for piece in (1000, 16):
+        monkeypatch.setattr(shared_prefixes, "PIECE", piece)
+        assert_same(scorer.loglikelihoods(requests, 64, "test", share=True), expected)
+        with Cells() as cells:
+            assert all(scorer._score_batch(rows) for rows in batches)
+        counts[piece] = cells.count
+    assert 0 < counts[16] < 0.6 * counts[1000]
+
+
+def test_a_piece_that_lacks_what_it_sees_is_found_out(monkeypatch, caplog):
+    monkeypatch.setattr(shared_prefixes, "PIECE", 16)
+    scorer = CutScorer(tiny_model("llama"), BLOCKS)
+    expected = scorer.loglikelihoods(quiz(), 64, "test")
+    right = shared_prefixes.SharedPrefixes._pieces.func
+    lacking = property(lambda self: [[(piece, seen[8:]) for piece, seen in row] for row in right(self)])
+    monkeypatch.setattr(shared_prefixes.SharedPrefixes, "_pieces", lacking)
+    assert scorer.loglikelihoods(quiz(), 64, "test", share=True) == expected
+    assert "sequences that share what they begin with are off by" in caplog.text
+
+
+def test_rows_of_a_batch_are_at_least_half_as_long_as_the_longest():
+    requests = [(list(range(2, 2 + n)), [1]) for n in (40, 39, 21, 20, 19, 11, 9, 8, 3)]
+    rows = rows_of(inputs_of(requests, 64), 0)
+    lengths = [[row.tokens for row in batch] for batch in batches_of(rows, None, 1000, lambda n: n)]
+    assert lengths == [[40, 39, 21, 20], [19, 11], [9, 8], [3]]
+    lengths = [[row.tokens for row in batch] for batch in batches_of(rows, 3, 1000, lambda n: n)]
+    assert lengths == [[40, 39, 21], [20, 19, 11], [9, 8], [3]]

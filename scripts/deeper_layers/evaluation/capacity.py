@@ -10,19 +10,19 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from .inputs import Input
+from .inputs import ROW_TOKENS, Input
 from .rows import Row, row_of, rows_of
 
 log = logging.getLogger(__name__)
 
-ROW_TOKENS = 2048  # of several inputs: attention is computed of all tokens of a row with all others
+LEAST = 2  # the shortest row of a batch has at least one in so many of the tokens of the longest
 
 
 @dataclass
 class Capacity:
-    """``batch`` sequences at once or, if it is None, as many as make ``tokens``, padding counted; rows of
-    several sequences have no more tokens than that. ``padded`` says how long a batch is whose longest row has
-    so many tokens, and ``most`` is how many tokens memory has room for, as far as is known."""
+    """``batch`` sequences at once or, if it is None, as many as make ``tokens``, padding counted, or one row
+    of several sequences. ``padded`` says how long a batch is whose longest row has so many tokens, and
+    ``most`` is how many tokens memory has room for, as far as is known."""
 
     batch: int | None
     tokens: int
@@ -35,8 +35,8 @@ class Capacity:
         tokens = min(self.batch * longest if self.batch else self.tokens, self.most)
         if share:
             # Where inputs are long, room for what a second one adds.
-            most = tokens if self.batch else min(max(tokens, 2 * longest), self.most)
-            rows = rows_of(inputs, min(most, max(ROW_TOKENS, 2 * longest)))
+            row_tokens = max(ROW_TOKENS, 2 * longest)
+            rows = rows_of(inputs, min(tokens if self.batch else self.most, row_tokens))
         else:
             rows = [row_of(entry) for entry in inputs]
         return batches_of(rows, self.batch, tokens, self.padded)
@@ -64,6 +64,7 @@ def batches_of(
 ) -> list[list[Row]]:
     """Rows of similar length together, the longest first: those of several inputs, then the others. A batch
     has as many as make ``batch_tokens``, padding counted; of rows of one input ``batch``, where it is given.
+    Rows much shorter than its longest one go into the next.
     """
     batches = []
     ordered = sorted(rows, key=lambda row: (len(row.inputs) == 1, -row.tokens, row.inputs[0].ids))
@@ -71,7 +72,8 @@ def batches_of(
         is_single = len(ordered[0].inputs) == 1
         count = max(1, int(batch_tokens // padded(ordered[0].tokens)))
         first = ordered[: batch if batch and is_single else count]
-        first = [row for row in first if (len(row.inputs) == 1) == is_single]
+        long = ordered[0].tokens / LEAST
+        first = [row for row in first if (len(row.inputs) == 1) == is_single and row.tokens >= long]
         batches.append(first)
         ordered = ordered[len(first) :]
     return batches

@@ -12,6 +12,10 @@ Request = tuple[Sequence[int], Sequence[int]]  # token ids of a context, never e
 Score = tuple[float, bool]  # log-likelihood of a continuation in nats; is it what greedy decoding says?
 Scores = dict[LayerSet, dict[int, Score]]  # by cut and number of the request
 
+# The study counts by these too, without torch.
+SHARE = 3  # an input joins a row where this saves one in so many of its tokens
+ROW_TOKENS = 2048  # of several inputs at most, but for two of any length
+
 
 def add(scores: Scores, more: Scores) -> None:
     """Put ``more`` scores into ``scores``."""

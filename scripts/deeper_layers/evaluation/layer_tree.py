@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ class LayerTree(LayerwiseModel):
 
         def call(i: int, hidden: Tensor) -> Tensor:
             others, named = arguments[i]
-            output = self.layers[i](hidden, *others, **named)
+            with shared.attention() if shared else nullcontext():
+                output = self.layers[i](hidden, *others, **named)
             return output[0] if isinstance(output, tuple | list) else output
 
         return before, call

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .inputs import Input
-
-SHARE = 3  # an input joins a row where this saves one in so many of its tokens
+from .inputs import SHARE, Input
 
 
 @dataclass

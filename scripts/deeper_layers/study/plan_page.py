@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..evaluation.inputs import ROW_TOKENS
 from ..reporting.text import markdown_table, si
 from .estimates import CPU_FLOPS
 from .gpu_specs import GPUS
@@ -53,8 +54,9 @@ def _assumptions(plan: Plan, on_gpu: bool) -> str:
     return (
         "Estimated from each model's config.json: 2 operations for each weight and token, 6 in healing, "
         f"{speed}, {START if on_gpu else START_ON_CPU} s for a job to start and {LIGHT} s for one without a "
-        f"model, one job at a time. {_pace(plan)}Blocks that are not chosen yet count as different ones "
-        "in the middle, so jobs and disk are upper bounds. Real hours may well be half or double."
+        f"model, one job at a time. What prompts that are scored have in common counts once in a row of "
+        f"{ROW_TOKENS:,} tokens. {_pace(plan)}Blocks that are not chosen yet count as different ones in the "
+        "middle, so jobs and disk are upper bounds. Real hours may well be half or double."
     )
 
 

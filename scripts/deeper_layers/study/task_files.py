@@ -54,38 +54,46 @@ def documents(path: Path, found: Mapping[str, Any]) -> list[dict]:
 
 
 @cache
-def own_task(folder: Path, task: str) -> dict[str, int] | None:
-    """``questions``, ``inputs``, ``tokens`` and ``generated`` of a task, as ``TaskSize`` has them; None if
-    its files do not tell."""
+def own_task(folder: Path, task: str) -> dict[str, Any] | None:
+    """What ``TaskSize`` has of a task of one part; None if its files do not tell."""
     defined = definition(folder, task)
     found = documents(*defined) if defined else []
     if not defined or not found:
         return None
     says = defined[1]
     is_written = says.get("output_type") == "generate_until"
-    choices = 1 if is_written else max(_choices(says, document) for document in found)
+    choices = [[] if is_written else _choices(says, document) for document in found]
+    answers = [len(str(choice)) for of_one in choices for choice in of_one]
+    answer = max(1, _tokens(sum(answers) / len(answers))) if answers else 0 if is_written else 2
     asked = [_text(says, document) for document in found]
     description = len(str(says.get("description") or ""))
     characters = description + sum(map(len, asked)) / len(asked)
     generation = says.get("generation_kwargs") or {}
     return {
         "questions": len(found),
-        "inputs": choices,
-        "tokens": max(1, round(characters / CHARACTERS_PER_TOKEN) + (0 if is_written else 2)),
+        "inputs": max(1, *map(len, choices)),
+        "tokens": max(1, _tokens(characters) + answer),
         "generated": int(generation.get("max_gen_toks", ANSWER)) if is_written else 0,
         "shots": int(says.get("num_fewshot") or 0),
+        "answer": answer,
+        "same_examples": (says.get("fewshot_config") or {}).get("sampler") == "first_n",
     }
 
 
-def _choices(says: Mapping[str, Any], document: Mapping[str, Any]) -> int:
-    """Answers to choose from: a list of the definition or of the document, or the right one and the wrong."""
+def _tokens(characters: float) -> int:
+    return round(characters / CHARACTERS_PER_TOKEN)
+
+
+def _choices(says: Mapping[str, Any], document: Mapping[str, Any]) -> list:
+    """Answers to choose from: a list of the definition or of the document, or the right one and the wrong;
+    none if that is not known."""
     given = says.get("doc_to_choice")
     if isinstance(given, str):
         name = re.sub(r"[{}\s]", "", given)
         given = document.get(name, document.get("wrong"))
         if given is document.get("wrong") and isinstance(given, list):
-            return len(given) + 1
-    return len(given) if isinstance(given, list) and given else 1
+            return [document.get("right", ""), *given]
+    return given if isinstance(given, list) else []
 
 
 def _text(says: Mapping[str, Any], document: Mapping[str, Any]) -> str:

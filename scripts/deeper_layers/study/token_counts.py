@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.local_source import MODEL
+from ..evaluation.inputs import ROW_TOKENS, SHARE
 from .task_files import own_task
 
 # Tokens of a document, about: C4 has 365 million of 156 billion (Dodge et al., arXiv 2104.08758); of an
@@ -38,10 +39,13 @@ class TaskSize:
     Attributes:
         questions: their number in the whole test set.
         inputs: sequences of the model for each question (choices of one token share one).
-        tokens: of a question, and of an example before it, about.
+        tokens: of a question with its answer, and of an example before it, about.
         generated: tokens of an answer that is generated, about.
         shots: examples that lm-eval shows by itself.
         parts: sub-tasks, to each of which a limit applies.
+        answer: of ``tokens`` those of an answer to choose.
+        same_examples: whether all questions of a part follow the same ones (lm-eval's sampler first_n); else
+            each has some of its own.
     """
 
     questions: int
@@ -50,12 +54,14 @@ class TaskSize:
     generated: int = 0
     shots: int = 0
     parts: int = 1
+    answer: int = 1
+    same_examples: bool = False
 
 
 TASKS = {
-    "mmlu": TaskSize(14_042, 1, 110, parts=57),
+    "mmlu": TaskSize(14_042, 1, 110, parts=57, same_examples=True),
     "boolq": TaskSize(3_270, 1, 160),
-    "hellaswag": TaskSize(10_042, 4, 110),
+    "hellaswag": TaskSize(10_042, 4, 110, answer=30),
     "gsm8k": TaskSize(1_319, 1, 160, generated=256, shots=5),
 }
 OTHER_TASK = TaskSize(10_000, 1, 500)
@@ -109,9 +115,24 @@ def suite_tokens(suite: Mapping[str, Any], text: Mapping[str, Any] | None) -> Su
         task = TaskSize(text["questions"], 4, 40) if text else task_size(suite, name) or OTHER_TASK
         questions = min(task.questions, (suite.get("limit") or math.inf) * task.parts)
         shots = task.shots if suite.get("shots") is None else suite["shots"]
-        read = questions * task.inputs * task.tokens * (1 + shots)
         if task.generated:
+            read = questions * task.inputs * task.tokens * (1 + shots)
             generated += read + DECODE_COST * questions * task.generated
         else:
-            scored += read
+            scored += _scored(task, questions, shots)
     return SuiteTokens(scored, generated)
+
+
+def _scored(task: TaskSize, questions: float, shots: int) -> float:
+    """Tokens run to score so many ``questions``, after so many examples each: what inputs share stands once
+    in a row (``evaluation.rows``). For models whose inputs can share rows, which most can."""
+    examples = shots * task.tokens
+    length = examples + task.tokens
+    by_answer = SHARE * (length - task.answer) >= length
+    # Of a question, without the examples.
+    own = task.tokens + (task.inputs - 1) * (task.answer if by_answer else task.tokens)
+    if not (task.same_examples and SHARE * examples >= length):
+        return questions * (own + examples * (1 if by_answer else task.inputs))
+    in_a_row = max(1, (max(ROW_TOKENS, 2 * length) - examples) // own)
+    rows = task.parts * math.ceil(questions / task.parts / in_a_row)
+    return rows * examples + questions * own
