@@ -19,7 +19,8 @@ import page
 
 HERE = Path(__file__).parent
 NAMES = ("distances", "streaming", "cuts", "families", "harness", "healing", "threads", "startup")
-PACKAGES = ("torch", "transformers", "peft", "lm-eval", "safetensors", "numpy")
+MORE = ("serving",)  # only by name: it needs more than the others
+PACKAGES = ("torch", "transformers", "peft", "lm-eval", "safetensors", "numpy", "llama-cpp-python")
 
 
 def machine() -> dict:
@@ -48,15 +49,15 @@ def machine() -> dict:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
+    p.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all. Or {MORE[0]}")
     p.add_argument("--repeats", type=int, help="of every measurement, for a quick look; none: each its own")
     arguments = p.parse_args()
     if arguments.repeats:
         os.environ["REPEATS"] = str(arguments.repeats)
     names = arguments.names or NAMES
     for name in names:
-        if name not in NAMES:
-            p.error(f"there is no benchmark {name!r}: choose of {', '.join(NAMES)}")
+        if name not in (*NAMES, *MORE):
+            p.error(f"there is no benchmark {name!r}: choose of {', '.join((*NAMES, *MORE))}")
     file = HERE / "results.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in names:

@@ -11,6 +11,7 @@ TITLES = {
     "healing": "Healing throughput",
     "threads": "Threads that do not spin",
     "startup": "Start-up",
+    "serving": "Cuts that are served",
 }
 COLUMNS = {
     "seconds": ("seconds", "{:.2f}"),
@@ -19,6 +20,9 @@ COLUMNS = {
     "tokens_per_second": ("tokens/s", "{:.0f}"),
     "tokens": ("tokens", "{:.0f}"),
     "peak_mb": ("peak MB", "{:.0f}"),
+    "size_mb": ("MB of weights", "{:.0f}"),
+    "prompt": ("tokens/s read", "{:.0f}"),
+    "writing": ("tokens/s written", "{:.1f}"),
     "written_mb": ("MB written", "{:.0f}"),
     "layers": ("layers a batch", "{:.0f}"),
     "jobs": ("jobs", "{}"),

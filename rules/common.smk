@@ -27,6 +27,7 @@ from deeper_layers.layout import PRUNED
 from deeper_layers.pruning.layer_set import CUT_PATTERN, NAME_PATTERN
 from deeper_layers.reporting.figures.registry import FIGURES
 from deeper_layers.runtime import terminal
+from deeper_layers.settings.formats import GGUF, NF4
 from deeper_layers.settings.texts import WORLD_TASKS
 from deeper_layers.study import figures, options
 from deeper_layers.study.asked import asked_by

@@ -86,6 +86,53 @@ rule cut_gguf:
         'python "$SCRIPTS/cut_gguf.py" {params.options} --out {output:q} --log {log:q}'
 
 
+# For llama.cpp: weights in 16 bits by its own converter, in fewer by its own quantiser.
+rule to_gguf:
+    input:
+        rules.merge.output,
+    output:
+        paths.exported_as(),
+    log:
+        EXPORT_LOG.replace(".log", ".{type}.log"),
+    wildcard_constraints:
+        treatment=names([*study.recipes, PRUNED]),
+        type=names(GGUF),
+    conda:
+        "../envs/serving.yaml"
+    resources:
+        **needs(workloads.merging),
+    params:
+        code=code("to_gguf"),
+    message:
+        "Writing {wildcards.model} without {wildcards.block}, {wildcards.treatment}, as GGUF of {wildcards.type}"
+    shell:
+        'python "$SCRIPTS/to_gguf.py" --checkpoint "$(dirname {input:q})" --type {wildcards.type} '
+        "--out {output:q} --log {log:q}"
+
+
+rule to_nf4:
+    input:
+        rules.merge.output,
+    output:
+        directory(paths.exported_as(NF4)),
+    log:
+        EXPORT_LOG.replace(".log", "-nf4.log"),
+    wildcard_constraints:
+        treatment=names([*study.recipes, PRUNED]),
+    conda:
+        "../envs/models.yaml"
+    resources:
+        **needs(workloads.merging),
+    params:
+        options=lambda wildcards: options.trust(study, wildcards.model),
+        code=code("to_nf4"),
+    message:
+        "Writing {wildcards.model} without {wildcards.block}, {wildcards.treatment}, in 4 bits"
+    shell:
+        'python "$SCRIPTS/to_nf4.py" {params.options} --gpus {resources.gpu} --checkpoint "$(dirname {input:q})" '
+        "--out {output:q} --log {log:q}"
+
+
 rule export:
     input:
         lambda wildcards: inputs.exported_files(),

@@ -190,7 +190,7 @@ def test_questions_are_counted_by_limit_and_examples(study):
         return Workloads(paper).healed_evaluation("phi-2", "healed", "mmlu", "full").tokens
 
     assert tokens(shots=0) == 14_042 * 110
-    assert tokens() == 57 * 19 * 550 + 14_042 * 110  # 19 rows of 13 questions after the examples, at most
+    assert tokens() == 57 * 8 * 550 + 14_042 * 110  # 8 rows of 32 questions after the examples, at most
     assert tokens(shots=0, limit=10) == 570 * 110 and tokens(limit=10) == 57 * 550 + 570 * 110
 
 

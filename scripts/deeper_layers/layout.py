@@ -130,5 +130,12 @@ class Layout:
         """The folder of an exported checkpoint."""
         return f"{self.out}/export/{model}-{block}-{treatment}"
 
+    def exported_as(
+        self, kind: str = "{type}", model: str = MODEL, block: str = BLOCK, treatment: str = "{treatment}"
+    ) -> str:
+        """An exported checkpoint in another format: a folder in NF4, a GGUF file of any other type."""
+        folder = self.export(model, block, treatment)
+        return f"{folder}-{kind}" if kind == "nf4" else f"{folder}.{kind}.gguf"
+
     def log(self, name: str) -> str:
         return f"{self.out}/logs/{name}.log"

@@ -14,7 +14,7 @@ Scores = dict[LayerSet, dict[int, Score]]  # by cut and number of the request
 
 # The study counts by these too, without torch.
 SHARE = 3  # an input joins a row where this saves one in so many of its tokens
-ROW_TOKENS = 2048  # of several inputs at most, but for two of any length
+ROW_TOKENS = 4096  # of several inputs at most, but for two of any length
 
 
 def add(scores: Scores, more: Scores) -> None:

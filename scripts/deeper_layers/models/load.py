@@ -55,13 +55,14 @@ def _use(card: str) -> None:
         ) from None
 
 
-def quantisation():
-    """NF4 as the authors evaluate: double quantisation, bf16 compute (fp32 on a CPU, where bf16 is slow)."""
+def quantisation(compute: torch.dtype | None = None):
+    """NF4 as the authors evaluate: double quantisation, to be computed with in ``compute``, which by default
+    is bf16 on a GPU, and fp32 on a CPU, where bf16 is slow."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if device().type == "cuda" else torch.float32,
+        bnb_4bit_compute_dtype=compute or (torch.bfloat16 if device().type == "cuda" else torch.float32),
     )
 
 
@@ -111,12 +112,12 @@ def load_model(
         if info.get(fault):
             raise UserError(f"{folder}: {fault.replace('_', ' ')} when loading: {sorted(info[fault])[:5]}")
     if precision == "nf4":
-        check_nf4(_portable_nf4(model))
+        check_nf4(portable_nf4(model))
     record(attention=getattr(model.config, "_attn_implementation", None))
     return model.eval()
 
 
-def _portable_nf4(model: PreTrainedModel) -> PreTrainedModel:
+def portable_nf4(model: PreTrainedModel) -> PreTrainedModel:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16: the repacked layout rounds
     to bf16, fails for widths that are no multiple of 64, and cannot be trained on. Other CPUs never do."""
     for module in model.modules():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .base import REQUIRED, Settings, section, setting
 from .distances import Distances
+from .formats import FORMATS
 from .healing import Recipe
 from .losses import ChoiceLosses
 from .model import Model
@@ -150,6 +151,16 @@ class Configuration(Settings):
         (),
         "Checkpoints that snakemake export writes, each as MODEL/TREATMENT/N, as in embedded/healed/4 for "
         "the first strategy's block of 4 layers, or with the block itself, as in embedded/pruned/drop_6-9.",
+        unique=True,
+        empty=True,
+    )
+    formats: Sequence[str] = setting(
+        str,
+        (),
+        "What each of these is also written as. For llama.cpp a GGUF file with weights of the type f32, f16, "
+        "bf16, q8_0, q6_k, q5_k_m or q4_k_m; for transformers and vLLM nf4, a checkpoint in the 4 bits of "
+        "bitsandbytes. See docs/serving.md.",
+        choices=FORMATS,
         unique=True,
         empty=True,
     )

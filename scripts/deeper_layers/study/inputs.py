@@ -159,15 +159,16 @@ class Inputs:
         return [self.paths.healed_index(suite, wildcards.block, of, model) for suite in suites]
 
     def exported_files(self) -> list[str]:
-        """The model cards of what ``export`` names, which come last, and cut GGUF files."""
-        folders = self.exports()
-        of = [exported(text) for text in self.study.config["export"]]
-        cut = [
-            f"{folder}.gguf"
-            for folder, (model, treatment, _) in zip(folders, of, strict=True)
-            if treatment == PRUNED and self.study.model(model).kind == "gguf"
-        ]
-        return [f"{folder}/README.md" for folder in folders] + cut
+        """The model cards of what ``export`` names, which come last, other formats of it, cut GGUF files."""
+        files = [f"{folder}/README.md" for folder in self.exports()]
+        for model, treatment, cut in map(exported, self.study.config["export"]):
+            block = exported_block(self.study, cut, self.choices(model))
+            files += [
+                self.paths.exported_as(kind, model, block, treatment) for kind in self.study.config["formats"]
+            ]
+            if treatment == PRUNED and self.study.model(model).kind == "gguf":
+                files.append(f"{self.paths.export(model, block, treatment)}.gguf")
+        return files
 
     def exports(self) -> list[str]:
         """The folders of what ``export`` names. A fault exits: of an error Snakemake shows a traceback."""
