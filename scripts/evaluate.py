@@ -61,6 +61,7 @@ if __name__ == "__main__":
     cli.add_settings(p, TaskSettings, "precision", "batch")
     tasks = p.add_argument_group("lm-eval tasks")
     cli.add_settings(tasks, TaskSettings, "tasks", "include", "shots", "limit", "order", "metric")
+    cli.add_settings(tasks, TaskSettings, "bos", "chat", "system", "generation", "think_end")
     cli.add_flags(tasks, samples="Keep the answer to every document.")
     loss = p.add_argument_group("held-out loss")
     cli.add_flags(loss, loss="Instead of tasks.")

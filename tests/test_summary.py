@@ -105,10 +105,11 @@ def test_the_summary_says_it(table):
     healed, pruned = text.split("### healed")[1], text.split("### healed")[0]
     assert "## a: 8 layers, 1.00 M parameters" in text and "Measured here." in text
     assert "Left out: coin (0.500 ± 0.010: no better than chance, 0.500)." in text
-    assert "| layers removed | drop | chosen by | knowledge | loss | average |" in healed
-    assert "| 3 | 5 to 7 | similarity | 97 ± 2 % | 50 ± 1 % | 73 ± 1 % |" in healed
+    assert "| layers removed | drop | chosen by | knowledge | loss | average | mean ratio |" in healed
+    # The ratio is 0.78 / 0.8 of the knowledge, of which 0.2 are chance; the loss is no part of it.
+    assert "| 3 | 5 to 7 | similarity | 97 ± 2 % | 50 ± 1 % | 73 ± 1 % | 98 ± 1 % |" in healed
     assert (
-        "| 4 | 5 to 8 | similarity | 0 ± 2 % | 0 ± 1 % | 0 ± 1 % |" in pruned
+        "| 4 | 5 to 8 | similarity | 0 ± 2 % | 0 ± 1 % | 0 ± 1 % | 25 ± 1 % |" in pruned
     )  # worse than nothing is nothing
     assert "if so much may be lost | unpruned | 1 % | 5 % | 10 % | 20 % | breaks after |" in healed
     assert "| knowledge | 0.800 ± 0.010 | 1 | 3 | 3 | 3 | 3 |" in healed
@@ -182,7 +183,7 @@ def test_what_healing_does_to_the_uncut_model_stands_above_its_cuts(table):
     control = table[table.n == 0].assign(treatment="healed", loss=0.9)
     text = re.sub(" +", " ", said(pd.concat([table, control], ignore_index=True)))
     unhealed, healed = text.split("### healed")
-    assert "| 0 | none | (control) | 100 ± 2 % | 110 ± 1 % | 100 ± 1 % |\n| 1 |" in healed
+    assert "| 0 | none | (control) | 100 ± 2 % | 110 ± 1 % | 100 ± 1 % | 100 ± 1 % |\n| 1 |" in healed
     assert "control" not in unhealed and "breaks after |" in healed
 
 

@@ -246,6 +246,7 @@ def test_lm_evals_own_tasks():
             },
             "mmlu_stem": {"acc,none": 0.4, "acc_stderr,none": 0.02},
             "mmlu_anatomy": {"acc,none": 0.3, "acc_stderr,none": 0.03},
+            "mmlu_law": {"acc,none": 0.6, "acc_stderr,none": 0.04},
             "hellaswag": {
                 "acc_norm,none": 0.7,
                 "acc_norm_stderr,none": 0.1,
@@ -261,9 +262,14 @@ def test_lm_evals_own_tasks():
             "boolq": {"acc,none": 0.8, "acc_stderr,none": 0.01},
             "tag": {"alias": "tag", " ": " "},
         },
-        "group_subtasks": {"mmlu": ["mmlu_stem"], "mmlu_stem": ["mmlu_anatomy"], "tag": ["boolq"]},
+        "group_subtasks": {
+            "mmlu": ["mmlu_stem", "mmlu_law"],
+            "mmlu_stem": ["mmlu_anatomy"],
+            "tag": ["boolq"],
+        },
         "configs": {
             "mmlu_anatomy": letters,
+            "mmlu_law": letters,
             "hellaswag": {"output_type": "multiple_choice", "doc_to_choice": "choices"},
             "gsm8k": {"output_type": "generate_until"},
             "boolq": {
@@ -276,7 +282,8 @@ def test_lm_evals_own_tasks():
     scores = suite_scores(result)
     assert math.isnan(scores.pop("hellaswag")[1])
     assert scores == {
-        "mmlu": (0.5, 0.01),
+        "mmlu": (0.5, 0.01),  # over all questions
+        "mmlu_macro": (pytest.approx(0.45), pytest.approx(0.025)),  # (0.3 + 0.6) / 2, (0.03² + 0.04²)½ / 2
         "hellaswag_norm": (0.7, 0.1),
         "gsm8k": (0.1, 0.01),
         "gsm8k_flexible_extract": (0.2, 0.02),
@@ -290,6 +297,7 @@ def test_lm_evals_own_tasks():
         suite_scores(result, "acc_norm")
     assert {(name, level): value for name, level, value in suite_levels(result)} == {
         ("mmlu", "chance"): 0.25,
+        ("mmlu_macro", "chance"): 0.25,
         ("hellaswag", "chance"): 0.25,
         ("hellaswag_norm", "chance"): 0.25,
         ("gsm8k", "chance"): 0,

@@ -64,8 +64,8 @@ def by_lm_eval(model, tokenizer, said: dict = ASKED) -> list[str]:
         return lm.generate_until(requests(said), disable_tqdm=True)
 
 
-def ours(model, tokenizer, said: dict = ASKED, batch: int | None = None) -> list[str]:
-    return CutsLM(model, tokenizer, [BLOCK], batch, "test", None).generate_until(requests(said))
+def ours(model, tokenizer, said: dict = ASKED, batch: int | None = None, **more) -> list[str]:
+    return CutsLM(model, tokenizer, [BLOCK], batch, "test", None, **more).generate_until(requests(said))
 
 
 @pytest.mark.parametrize("name", SPECIAL)

@@ -51,6 +51,10 @@ class Evaluation:
     def check_tasks(self) -> None:
         """Load lm-eval's tasks, without torch: a faulty task is told before a GPU is waited for."""
         if self.job.missing and isinstance(self.suite, TaskSuite):
+            if self.suite.chat:
+                check_chat(self.options.checkpoint)
+            if self.suite.bos == "always":
+                check_bos(self.options.checkpoint, self.options.trust_remote_code)
             _ = self._tasks
 
     def run(self) -> None:
@@ -105,7 +109,8 @@ class Evaluation:
         from .tasks import check_tasks, load_tasks
 
         manager, tasks = load_tasks(self.suite)
-        check_tasks(tasks, read_json(self.options.checkpoint / "config.json"), self.options.metric)
+        config = read_json(self.options.checkpoint / "config.json")
+        check_tasks(tasks, config, self.options.metric, self.suite.generation)
         return manager, tasks
 
     def _score(
@@ -123,7 +128,8 @@ class Evaluation:
 
         manager, tasks = self._tasks
         tokenizer = load_tokenizer(self.options.checkpoint, self.options.trust_remote_code)
-        lm = CutsLM(model, tokenizer, blocks, self.options.batch, title, journal)
+        suite = self.suite
+        lm = CutsLM(model, tokenizer, blocks, self.options.batch, title, journal, suite.bos, suite.think_end)
         return lm.scorer, evaluate(lm, self.suite, manager, tasks)
 
     def _of_text(self, scorer: Scorer, title: str, journal: Path) -> dict[LayerSet, dict]:
@@ -161,6 +167,29 @@ class Evaluation:
         return self.options.precision, self.options.trust_remote_code
 
 
+def check_chat(checkpoint: Path) -> None:
+    """Raise UserError if the tokenizer in the folder ``checkpoint`` has no chat template."""
+    settings = checkpoint / "tokenizer_config.json"
+    said = read_json(settings).get("chat_template") if settings.is_file() else None
+    if not said and not (checkpoint / "chat_template.jinja").is_file():
+        raise UserError(
+            f"{checkpoint}: its tokenizer has no chat template, so it cannot be asked with chat: true; take "
+            "the model's instruct version, or leave chat out"
+        )
+
+
+def check_bos(checkpoint: Path, trust_remote_code: bool) -> None:
+    """Raise UserError if the tokenizer in the folder ``checkpoint`` begins nothing with a token for that, in
+    which case lm-eval adds none either, without a word."""
+    from ..data.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code)
+    if tokenizer.encode("a", add_special_tokens=True)[:1] != [tokenizer.bos_token_id]:
+        raise UserError(
+            f"{checkpoint}: bos: always, and its tokenizer adds no first token, nor can lm-eval; leave it out"
+        )
+
+
 def suite_of(options: Namespace) -> TaskSuite | LossSuite | PerplexitySuite:
     """The suite that options ask for. Raises UserError if it is none, or has settings that cannot be."""
     kind = next((kind for kind in ("loss", "perplexity") if getattr(options, kind)), None)
@@ -175,5 +204,6 @@ def suite_of(options: Namespace) -> TaskSuite | LossSuite | PerplexitySuite:
         loss = LossSettings.of(vars(options))
         return LossSuite(options.tokens, loss.sequences, loss.length)
     tasks = TaskSettings.of(vars(options))
-    include = tuple(map(Path, tasks.include))
-    return TaskSuite(tuple(tasks.tasks), include, tasks.shots, tasks.limit, options.samples, tasks.order)
+    names = ("shots", "limit", "order", "bos", "chat", "system", "generation", "think_end")
+    asked = {name: getattr(tasks, name) for name in names}
+    return TaskSuite(tuple(tasks.tasks), tuple(map(Path, tasks.include)), samples=options.samples, **asked)

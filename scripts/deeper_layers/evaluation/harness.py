@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..models.layers import removed
 from ..pruning.layer_set import LayerSet
 from ..runtime.memory import free_memory, is_out_of_memory
+from ..runtime.provenance import record
 from .cut_scorer import CutScorer
 from .inputs import Request, Score
 from .job import TaskSuite
@@ -58,7 +59,8 @@ class CutsLM(HFLM):
 
     Log-likelihoods are computed for all ``blocks`` when first asked for (see ``cut_scorer``) and remembered;
     texts are written by the model with the layers of ``block`` taken out (see ``writing``). ``batch`` None:
-    as many sequences as memory has room for.
+    as many sequences as memory has room for. ``bos`` (always, never, None: the tokenizer's way) and
+    ``think_end`` are those of ``settings.suites``.
     """
 
     def __init__(
@@ -69,8 +71,13 @@ class CutsLM(HFLM):
         batch: int | None,
         label: str,
         journal: Path | None,
+        bos: str | None = None,
+        think_end: str | None = None,
     ):
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch or 64)
+        begins = None if bos is None else bos == "always"
+        how = {"add_bos_token": begins, "think_end_token": think_end, "batch_size": batch or 64}
+        super().__init__(pretrained=model, tokenizer=tokenizer, **how)
+        record(begins_with_bos=self.tok_encode("a")[:1] == [self.prefix_token_id])
         self.scorer, self.writer = CutScorer(model, blocks, batch), Writer(self, batch)
         self.block = blocks[0]
         self.label, self.journal = label, journal
@@ -166,6 +173,9 @@ def evaluate(
             limit=suite.limit,
             bootstrap_iters=BOOTSTRAP,
             log_samples=suite.samples,
+            apply_chat_template=suite.chat,
+            system_instruction=suite.system,
+            gen_kwargs=suite.generation,
         )
         results = json.loads(json.dumps(results, default=handle_non_serializable))
         yield block, {**results, **levels}

@@ -30,7 +30,8 @@ class TaskSuite:
     """Questions for lm-eval: names of tasks, groups or tags; the folders with tasks of our own; examples
     before each question (None: what each task says); the first ``limit`` documents of each task (None:
     all); whether the answer to every document is kept; a seed that shuffles the examples, for tasks that
-    show the first ones (None: the order of the task)."""
+    show the first ones (None: the order of the task); and how a model is asked, as ``settings.suites`` says.
+    """
 
     tasks: tuple[str, ...]
     include: tuple[Path, ...] = ()
@@ -38,6 +39,11 @@ class TaskSuite:
     limit: int | None = None
     samples: bool = False
     order: int | None = None
+    bos: str | None = None
+    chat: bool = False
+    system: str | None = None
+    generation: str | None = None
+    think_end: str | None = None
 
     def facts(self) -> dict:
         """What determines the questions: our own task folders by content."""

@@ -50,10 +50,13 @@ def load_tasks(suite: TaskSuite) -> tuple[TaskManager, list[Task | Group]]:
     raise UserError(_unknown(name, manager.all_tasks, suite))
 
 
-def check_tasks(tasks: Sequence[Task | Group], config: Mapping, metric: str | None = None) -> None:
+def check_tasks(
+    tasks: Sequence[Task | Group], config: Mapping, metric: str | None = None, generation: str | None = None
+) -> None:
     """Raise UserError for a task that a model whose config.json holds ``config`` cannot be asked, or whose
-    answers could not be scored, by ``metric`` if given."""
+    answers could not be scored, by ``metric`` if given. ``generation`` is that of ``settings.suites``."""
     longest = _longest(config)
+    asked = dict(part.split("=") for part in generation.split(",")) if generation else {}
     for task in _each(tasks):
         name = task.config.task
         if metric and metric not in (known := task.aggregation()):
@@ -61,13 +64,14 @@ def check_tasks(tasks: Sequence[Task | Group], config: Mapping, metric: str | No
         if getattr(task, "UNSAFE_CODE", False):
             raise UserError(f"task {name!r} runs the programs that a model writes: this workflow does not")
         if task.OUTPUT_TYPE == "generate_until" and longest is not None:
-            said = task.config.generation_kwargs or {}
-            written = next((int(said[key]) for key in _WRITTEN if said.get(key) is not None), WRITTEN)
+            given = asked, task.config.generation_kwargs or {}
+            lengths = [said[key] for said in given for key in _WRITTEN if said.get(key) is not None]
+            written = int([*lengths, WRITTEN][0])
             if written >= longest:
                 raise UserError(
                     f"task {name!r} lets the model write {written} tokens, and it has {longest} positions "
-                    "for prompt and answer together; set generation_kwargs.max_gen_toks to less in a task "
-                    "of your own that includes this one, or leave the task out"
+                    "for prompt and answer together; give the suite generation: max_gen_toks=N, or leave the "
+                    "task out"
                 )
 
 

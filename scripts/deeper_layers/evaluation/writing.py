@@ -85,7 +85,7 @@ class Writer:
             raise UserError(f"an answer of {new} tokens is longer than the model, which has {lm.max_length}")
         room = {"left_truncate_len": lm.max_length - new, "truncation": lm.truncation}
         prompts = [lm.tok_batch_encode([text], **room)[0][0].tolist() for text in contexts]
-        stops = StopSequences(lm.tokenizer, until)
+        stops = StopSequences(lm.tokenizer, until, lm.think_end_token)
         answers: dict[int, str] = {}
         for shared, group in groups(prompts):
             prefix = self._prefix([prompts[i] for i in group], shared)
@@ -96,7 +96,7 @@ class Writer:
                 written = self._try([prompts[i] for i in rows], prefix, new, stops, **how)
                 if written is not None:
                     texts = map(lm.tok_decode, written.tolist())
-                    texts = [postprocess_generated_text(text, until, None) for text in texts]
+                    texts = [postprocess_generated_text(text, until, stops.think_end) for text in texts]
                     answers.update(zip(rows, texts, strict=True))
                     group = group[len(rows) :]
         return [answers[i] for i in range(len(contexts))]
@@ -210,11 +210,13 @@ class Writer:
 
 
 class StopSequences:
-    """``texts`` that end an answer. A text is looked for only where a token may be its last one: where it, in
-    whatever context, has the last character, or is a part of one."""
+    """``texts`` that end an answer, of a model that thinks first those after ``think_end``. A text is looked
+    for only where a token may be its last one: where it, in whatever context, has the last character, or is a
+    part of one."""
 
-    def __init__(self, tokenizer, texts: Sequence[str]):
+    def __init__(self, tokenizer, texts: Sequence[str], think_end: str | None = None):
         self.tokenizer, self.texts = tokenizer, [text for text in texts if text]
+        self.think_end = think_end
         last = {text[-1] for text in self.texts} | {"\N{REPLACEMENT CHARACTER}"}
         # Twice, since the first token of a text may lose its space.
         twice = tokenizer.batch_decode([[i, i] for i in range(len(tokenizer))])
@@ -239,6 +241,10 @@ class _Stops(StoppingCriteria):
         done = torch.zeros_like(looked_at)
         for row in looked_at.nonzero()[:, 0].tolist():
             written = stops.tokenizer.decode(input_ids[row, self.start :])
+            if stops.think_end:
+                _, thought, written = written.rpartition(stops.think_end)
+                if not thought:
+                    continue
             done[row] = any(text in written for text in stops.texts)
         return done
 

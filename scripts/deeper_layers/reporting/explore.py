@@ -20,7 +20,7 @@ from ..pruning.layer_set import LayerSet
 from ..resources import resource
 from .columns import SPEEDS, VARIANT
 from .figures.style import label, strategy_colour
-from .metrics import is_loss, metrics, omitted
+from .metrics import AGAIN, is_loss, metrics, omitted
 from .text import layers_in_words
 from .tradeoff import best_cuts, compromise, parts
 
@@ -76,7 +76,7 @@ def _treatments(names: list[str]) -> dict[str, dict[str, Any]]:
 
 def _metrics(table: pd.DataFrame) -> list[str]:
     """All but the normalised loss, which is the loss again."""
-    return [name for name in metrics(table) if not name.endswith("normalised_loss")]
+    return [name for name in metrics(table) if not name.endswith(AGAIN)]
 
 
 def _cuts(table: pd.DataFrame, levels: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ import pandas as pd
 
 from ..errors import UserError
 from ..layout import PRUNED
-from .scores import existing
+from .scores import MACRO, existing
 
+AGAIN = ("normalised_loss", MACRO)  # ends of the names of what is another metric again
 SIGNIFICANT = 3  # standard errors that a difference must exceed to be one: many are looked at
 
 
@@ -63,12 +64,12 @@ def above_chance(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> list[
 
 
 def omitted(table: pd.DataFrame, levels: pd.DataFrame, model: str) -> dict[str, str | None]:
-    """Every metric but the normalised loss, with the reason why what a cut retains of it means nothing, or
-    None where it does mean something (see ``above_chance``)."""
+    """Every metric but those that are another again, with the reason why what a cut retains of it means
+    nothing, or None where it does mean something (see ``above_chance``)."""
     reasons, full = {}, unpruned(table, model)
     for metric in metrics(table):
         level = chance(levels, model, metric)
-        if metric.endswith("normalised_loss"):
+        if metric.endswith(AGAIN):
             continue
         if level is None:
             reasons[metric] = "its chance is not known"

@@ -14,6 +14,7 @@ from ..runtime.files import read_json
 
 # The metric that stands for a task when lm-eval gives several; the others are kept beside it.
 PRIMARY = ["acc", "exact_match", "acc_norm"]
+MACRO = "_macro"  # ends the name of a mean over the tasks of a group
 
 # What the configuration of these lm-eval tasks does not tell (BoolQ: 2,033 of 3,270 answers are yes).
 KNOWN_LEVELS = {"hellaswag": {"chance": 0.25}, "boolq": {"majority": 2033 / 3270}}
@@ -43,16 +44,35 @@ def suite_scores(result: dict, metric: str | None = None) -> dict[str, tuple[flo
 
     A task gives its name to its primary metric (``boolq``) and puts it before the others
     (``hellaswag_norm``, ``gsm8k_flexible_extract``); a metric without a filter, as in our own loss files,
-    keeps its own name (``normalised_loss``). Of a group that has a mean, the mean alone is kept. ``metric``
-    makes that one the primary metric; UserError for a task without it.
+    keeps its own name (``normalised_loss``). Of a group that has a mean, that is kept, as a rule over all
+    questions, and its ``_macro``: the mean over its tasks, each of which counts the same (``mmlu_macro``).
+    ``metric`` makes that one the primary metric; UserError for a task without it.
     """
     scores = {}
     for task in _reported_tasks(result):
         measured = result["results"][task]
         for key, name in _metric_names(task, measured, metric).items():
-            stderr = measured[_stderr_key(key)]
-            scores[name] = float(measured[key]), float(stderr) if stderr != "N/A" else math.nan
+            scores[name] = _value(measured, key)
+            parts = _parts(result, task)
+            if name == task and len(parts) > 1 and all(key in part for part in parts):
+                values, errors = zip(*(_value(part, key) for part in parts), strict=True)
+                scores[f"{name}{MACRO}"] = sum(values) / len(parts), math.hypot(*errors) / len(parts)
     return scores
+
+
+def _value(measured: dict, key: str) -> tuple[float, float]:
+    stderr = measured[_stderr_key(key)]
+    return float(measured[key]), float(stderr) if stderr != "N/A" else math.nan
+
+
+def _parts(result: dict, group: str) -> list[dict]:
+    """What was measured of the tasks of a group, those of groups in it too; none for a task."""
+    below = result.get("group_subtasks", {})
+    return [
+        found
+        for name in below.get(group, [])
+        for found in (_parts(result, name) if below.get(name) else [result["results"].get(name, {})])
+    ]
 
 
 def suite_levels(result: dict, metric: str | None = None) -> Iterator[tuple[str, str, float]]:
@@ -74,7 +94,9 @@ def suite_levels(result: dict, metric: str | None = None) -> Iterator[tuple[str,
         for level in ("chance", "majority"):
             value = _level(result, task, level)
             if value is not None:
-                yield from ((name, level, value) for name in _metric_names(task, measured, metric).values())
+                names = list(_metric_names(task, measured, metric).values())
+                names += [f"{task}{MACRO}"] if task in names and len(_parts(result, task)) > 1 else []
+                yield from ((name, level, value) for name in names)
 
 
 def _reported_tasks(result: dict) -> list[str]:

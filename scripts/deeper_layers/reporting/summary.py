@@ -97,6 +97,8 @@ def _by_n(cuts: pd.DataFrame, metrics: list[str]) -> list[str]:
     heads = ["layers removed", "drop", "chosen by", *metrics]
     if len(metrics) > 1:
         columns, heads = [*columns, "average"], [*heads, "average"]
+    if "ratio" in cuts:
+        columns, heads = [*columns, "ratio"], [*heads, "mean ratio"]
     cells = [
         [
             str(row["n"]),

@@ -24,7 +24,8 @@ STEEP = 2  # times its equal share of the quality that a layer may take before t
 def parts(table: pd.DataFrame, levels: pd.DataFrame, model: str, uncut: bool = False) -> pd.DataFrame:
     """The cuts of a model, and its ``uncut`` rows if they are asked for, with ``retained_METRIC`` and its
     standard error (``_stderr``) for each metric that the unpruned model does better than chance; ``worst``,
-    the least retained of any; ``average``, their mean, and its standard error."""
+    the least retained of any; ``average``, their mean, and its standard error; ``ratio``, where there are
+    scores among them, the mean of the cut's score / the unpruned model's, and its standard error."""
     full = unpruned(table, model)
     rows = table[(table["model"] == model) & (uncut | (table["n"] > 0))]
     names = above_chance(table, levels, model)
@@ -32,6 +33,13 @@ def parts(table: pd.DataFrame, levels: pd.DataFrame, model: str, uncut: bool = F
         left = retained(rows, metric, full, chance(levels, model, metric), is_loss(table, metric))
         columns = {f"retained_{metric}{end}": left[f"{metric}{end}"] for end in ("", "_stderr")}
         rows = rows.assign(**columns)
+    if scores := [metric for metric in names if not is_loss(table, metric)]:
+        whole = full[scores].astype(float)
+        errors = rows[[f"{metric}_stderr" for metric in scores]].to_numpy() / whole.to_numpy()
+        rows = rows.assign(
+            ratio=(rows[scores] / whole).mean(axis=1, skipna=False),
+            ratio_stderr=(errors**2).sum(axis=1) ** 0.5 / len(scores),
+        )
     return with_average(rows, names) if names else rows
 
 

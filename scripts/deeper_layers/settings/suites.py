@@ -34,11 +34,40 @@ class TaskSettings(Settings):
         "Default is the first that it has of acc, exact_match and acc_norm.",
         determines=False,
     )
+    bos: str | None = setting(
+        str,
+        None,
+        "Whether a sequence begins with the token for that. Default is what the tokenizer does.",
+        choices=("always", "never"),
+    )
+    chat: bool = setting(
+        bool,
+        False,
+        "Ask as in a conversation, by the chat template of the tokenizer; examples are earlier turns.",
+    )
+    system: str | None = setting(str, None, "What the system says at the beginning; default is nothing.")
+    generation: str | None = setting(
+        str,
+        None,
+        "How answers are written, in place of what the tasks say, in lm-eval's words, as in "
+        "max_gen_toks=2048,temperature=0.6,do_sample=true.",
+    )
+    think_end: str | None = setting(
+        str,
+        None,
+        "The text that ends a model's thinking, as </think>. The answer is what follows its last one.",
+    )
     batch: int | None = batch()
     precision: str = precision()
 
     def check(self) -> None:
         check_words(f"{self.WHAT}.tasks", self.tasks)
+        wrong = [part for part in (self.generation or "").split(",") if part.count("=") != 1]
+        if self.generation is not None and wrong:
+            raise UserError(
+                f"{self.WHAT}: generation: {wrong[0]!r} is not NAME=VALUE; write them as in "
+                "max_gen_toks=512,temperature=0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

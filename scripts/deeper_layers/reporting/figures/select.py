@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...errors import UserError
 from ...layout import PRUNED
-from ..metrics import above_chance, chance, metrics
+from ..metrics import AGAIN, above_chance, chance, metrics
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Selection:
             table: the results table.
             levels: its levels.
             options: ``models`` (a list of families, each a list of models; default: each model is a family),
-                ``metrics`` (default: all but the normalised loss, which is the loss again), ``strategy``
-                (default: all), ``recipe`` or ``recipes`` (default: all).
+                ``metrics`` (default: all but those that are another again, see ``metrics.AGAIN``),
+                ``strategy`` (default: all), ``recipe`` or ``recipes`` (default: all).
 
         Raises:
             UserError: that says what the table has, if it has not what is asked for.
@@ -62,7 +62,7 @@ class Selection:
             table,
             levels,
             tuple(map(tuple, families)),
-            tuple(asked.get("metrics", [name for name in known if not name.endswith("normalised_loss")])),
+            tuple(asked.get("metrics", [name for name in known if not name.endswith(AGAIN)])),
             tuple(strategies),
             tuple(recipes or [name for name in table["treatment"].unique() if name != PRUNED]),
             asked,
