@@ -43,6 +43,7 @@ from deeper_layers.study.inputs import (
     evidence_options,
     figure_code,
     healing_option,
+    offline_where_fetched,
     source_option,
     suite_option,
 )

@@ -31,6 +31,10 @@ class Layout:
     def task_files(self, tasks: Iterable[str], text: str = "{text}") -> list[str]:
         return [f"{self.tasks(text)}/{task}.{ending}" for task in tasks for ending in ("yaml", "jsonl")]
 
+    def task_data(self, suite: str = SUITE) -> str:
+        """What says that the data of a suite's tasks are in the Hugging Face cache."""
+        return f"{self.out}/tasks/{suite}.json"
+
     # A model before it is cut
 
     def pretrained(self, file: str, model: str = MODEL) -> str:

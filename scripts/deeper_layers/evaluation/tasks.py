@@ -75,6 +75,21 @@ def check_tasks(
                 )
 
 
+def fetched(tasks: Sequence[Task | Group]) -> dict[str, dict]:
+    """Of each task, those of groups included, its data set and its version, and how many documents are asked
+    and are there for examples."""
+    found = {}
+    for task in _each(tasks):
+        examples = task.fewshot_docs() if task.has_training_docs() or task.config.fewshot_split else None
+        found[task.config.task] = {
+            "dataset": str(task.config.dataset_path),
+            "name": task.config.dataset_name,
+            "documents": len(task.eval_docs),
+            "examples": None if examples is None else len(list(examples)),
+        }
+    return found
+
+
 def answer_levels(tasks: Sequence[Task | Group], limit: int | None = None) -> dict[str, dict[str, float]]:
     """What a model that has not read the question scores, from the first ``limit`` documents (None: all):
     ``{"chance": {task: accuracy}, "majority": {task: accuracy}}`` of every task, those of groups included,

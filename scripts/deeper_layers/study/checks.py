@@ -43,7 +43,7 @@ from .study import Study
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")  # several make up one name of a file
 # Names that the folder of the results, a model's and a recipe's have for other things.
 RESERVED = {
-    "models": {"texts", "figures", "logs", "benchmarks", "export"},
+    "models": {"texts", "tasks", "figures", "logs", "benchmarks", "export"},
     "recipes": {"checkpoints", "tokens", PRUNED},
     "suites": {"heal", "training", "adapter", "index"},
 }

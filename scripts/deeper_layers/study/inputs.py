@@ -115,6 +115,10 @@ class Inputs:
         suite = self.study.suite(wildcards.suite)
         return self.paths.task_files(suite["tasks"], suite["text"]) if suite.get("text") else []
 
+    def task_data(self, wildcards: Any) -> list[str]:
+        """What says that the data of a suite's tasks were fetched, where it has any that lie elsewhere."""
+        return [self.paths.task_data(wildcards.suite)] if self.study.fetches(wildcards.suite) else []
+
     # What the blocks decide
 
     def choices(self, model: str) -> list[Choice]:
@@ -216,6 +220,11 @@ def evidence_options(wildcards: Any, input: Any) -> str:
 def suite_option(wildcards: Any, input: Any) -> str:
     """The text of a loss, or the folder of tasks."""
     return command_line({"tokens": input.tokens, "include": folders(input.tasks[:1])})
+
+
+def offline_where_fetched(wildcards: Any, input: Any) -> str:
+    """What goes before a command whose tasks' data were fetched: nothing is looked for in the network."""
+    return "HF_HUB_OFFLINE=1 " if input.data else ""
 
 
 def adapter_option(wildcards: Any, input: Any) -> str:

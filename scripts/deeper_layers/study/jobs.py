@@ -149,6 +149,12 @@ def download(context: Context) -> Iterator[Job]:
         yield context.job("download", model, context.paths.download(model), cache=missing)
 
 
+def fetch_tasks(context: Context) -> Iterator[Job]:
+    for suite in context.study.suites:
+        if context.study.fetches(suite):
+            yield context.job("fetch_tasks", None, context.paths.task_data(suite))
+
+
 def adopt(context: Context) -> Iterator[Job]:
     for model in context.study.models:
         if model in context.study.native_models:
@@ -293,6 +299,7 @@ STAGES = (  # in the order in which they run
     sample,
     pretrain,
     download,
+    fetch_tasks,
     adopt,
     convert_qwen,
     convert_gguf,

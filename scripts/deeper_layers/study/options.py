@@ -182,6 +182,12 @@ def heal_tuning(study: Study, recipe: str, model: str) -> str:
     return _tuning(method.SETTINGS, method.settings(study.recipe(recipe, model)))
 
 
+def fetch_tasks(study: Study, suite: str) -> str:
+    settings = study.suite(suite)
+    include = settings.get("include")
+    return command_line({"tasks": settings["tasks"], "include": include and expanded(include)})
+
+
 def evaluate(study: Study, suite: str, model: str) -> str:
     settings = study.suite(suite)
     if reader := held_out(settings):
