@@ -19,8 +19,8 @@ from deeper_layers.evaluation.tasks import check_tasks, load_tasks
 from deeper_layers.pruning.layer_set import FULL
 from deeper_layers.runtime import provenance
 from deeper_layers.settings.suites import TaskSettings
+from helpers.answers import by_lm_eval, ours
 from helpers.tiny import VOCABULARY, tiny_model
-from test_writing import by_lm_eval, ours
 
 TEMPLATE = "{% for m in messages %}w{{ 5 if m.role == 'user' else 6 }} {{ m.content }} w8 {% endfor %}w6 "
 LINES = [{"q": f"w{10 + i} w{20 + i} w{30 + i}", "right": f"w{40 + i}", "a": i % 2} for i in range(12)]

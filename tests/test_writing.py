@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 import transformers
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,15 +12,13 @@ from deeper_layers.errors import UserError
 from deeper_layers.evaluation import writing
 from deeper_layers.evaluation.harness import CutsLM
 from deeper_layers.evaluation.writing import Prefix, StopSequences, Writer, groups
-from deeper_layers.models.layers import removed
-from deeper_layers.pruning.layer_set import LayerSet
 from deeper_layers.runtime import provenance
+from helpers.answers import ASKED, BLOCK, by_lm_eval, ours
 from helpers.tiny import ARCHITECTURES, VOCABULARY, known, tiny_model
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
-BLOCK = LayerSet.parse("drop_2-3")
 WORDS = {"<pad>": 0, "<s>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
 # Also windows shorter than prompts, recurrent layers with attention and without, biases by distance, a cache
 # that generates other tokens.
@@ -38,34 +32,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="<s>"
     )
-
-
-def prompts() -> list[str]:
-    """Nine that begin with the same 20 words, of three lengths, and three that do not."""
-    rng = random.Random(0)
-
-    def words(count: int) -> str:
-        return " ".join(f"w{rng.randrange(2, VOCABULARY)}" for _ in range(count))
-
-    before = words(20)
-    return [f"{before} {words(2 + i % 3)}" for i in range(9)] + [words(length) for length in (2, 9, 5)]
-
-
-def requests(said: dict) -> list[Instance]:
-    return [Instance("generate_until", {}, (text, dict(said)), i) for i, text in enumerate(prompts())]
-
-
-ASKED = {"until": ["w7 w9", "w11"], "max_gen_toks": 8}
-
-
-def by_lm_eval(model, tokenizer, said: dict = ASKED) -> list[str]:
-    with removed(model, BLOCK):
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
-        return lm.generate_until(requests(said), disable_tqdm=True)
-
-
-def ours(model, tokenizer, said: dict = ASKED, batch: int | None = None, **more) -> list[str]:
-    return CutsLM(model, tokenizer, [BLOCK], batch, "test", None, **more).generate_until(requests(said))
 
 
 @pytest.mark.parametrize("name", SPECIAL)

@@ -23,6 +23,7 @@ from .code_hash import code
 from .exports import exported, exported_block
 from .options import command_line, suite_metrics
 from .study import Study
+from .task_files import fetches
 
 
 def contents(study: Study, choices: Mapping[str, Iterable[Choice]]) -> Contents:
@@ -117,7 +118,7 @@ class Inputs:
 
     def task_data(self, wildcards: Any) -> list[str]:
         """What says that the data of a suite's tasks were fetched, where it has any that lie elsewhere."""
-        return [self.paths.task_data(wildcards.suite)] if self.study.fetches(wildcards.suite) else []
+        return [self.paths.task_data(wildcards.suite)] if fetches(self.study.suite(wildcards.suite)) else []
 
     # What the blocks decide
 
@@ -164,12 +165,10 @@ class Inputs:
 
     def exported_files(self) -> list[str]:
         """The model cards of what ``export`` names, which come last, other formats of it, cut GGUF files."""
-        files = [f"{folder}/README.md" for folder in self.exports()]
+        files, kinds = [f"{folder}/README.md" for folder in self.exports()], self.study.config["formats"]
         for model, treatment, cut in map(exported, self.study.config["export"]):
             block = exported_block(self.study, cut, self.choices(model))
-            files += [
-                self.paths.exported_as(kind, model, block, treatment) for kind in self.study.config["formats"]
-            ]
+            files += [self.paths.exported_as(kind, model, block, treatment) for kind in kinds]
             if treatment == PRUNED and self.study.model(model).kind == "gguf":
                 files.append(f"{self.paths.export(model, block, treatment)}.gguf")
         return files

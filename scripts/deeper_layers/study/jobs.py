@@ -20,6 +20,7 @@ from .chunks import chunks
 from .estimates import Work
 from .evidence import kind_of, measured
 from .study import Study
+from .task_files import fetches
 from .token_counts import document_tokens
 from .workload import Workloads
 
@@ -151,7 +152,7 @@ def download(context: Context) -> Iterator[Job]:
 
 def fetch_tasks(context: Context) -> Iterator[Job]:
     for suite in context.study.suites:
-        if context.study.fetches(suite):
+        if fetches(context.study.suite(suite)):
             yield context.job("fetch_tasks", None, context.paths.task_data(suite))
 
 

@@ -23,7 +23,6 @@ from ..settings.suites import held_out
 from ..settings.texts import SPLITS
 from .evidence import measured, rules
 from .sources import LLAMA_2_7B, ResolvedModel, expanded, resolve
-from .task_files import own_task
 
 
 def _by_size(block: LayerSet) -> tuple[int, tuple[int, ...]]:
@@ -183,16 +182,6 @@ class Study(StudyTexts):
 
     def suite(self, suite: str) -> dict[str, Any]:
         return self.config["suites"][suite]
-
-    def fetches(self, suite: str) -> bool:
-        """Whether a suite has tasks whose data are not files of the study or of the folder that it names."""
-        settings = self.suite(suite)
-        if settings.get("text"):
-            return False
-        folder = settings.get("include")
-        return not all(
-            folder and own_task(Path(expanded(folder)), task) for task in settings.get("tasks", ())
-        )
 
     def is_loss(self, suite: str) -> bool:
         """Whether a suite measures the loss on held-out text, not tasks."""

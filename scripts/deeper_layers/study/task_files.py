@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from .sources import expanded
+
 CHARACTERS_PER_TOKEN = 4  # of English, about
 ANSWER = 256  # tokens that lm-eval lets a model generate where a task does not say how many
 
@@ -100,3 +102,12 @@ def _text(says: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """What the model reads, about: the template of the question, its fields filled in."""
     template = str(says.get("doc_to_text") or "")
     return re.sub(r"{{\s*(\w+)[^}]*}}", lambda field: str(document.get(field[1], "")), template)
+
+
+def fetches(suite: Mapping[str, Any]) -> bool:
+    """Whether a suite (an entry of ``suites``) has tasks whose data are neither made by the study nor files
+    of the folder that it names."""
+    folder = suite.get("include")
+    return not suite.get("text") and not all(
+        folder and own_task(Path(expanded(folder)), task) for task in suite.get("tasks") or ()
+    )
