@@ -1,4 +1,4 @@
-"""Prompts, and the answers of a tiny model to them: ours and those of lm-eval's own model, one prompt at a time."""
+"""Prompts, and the answers of a tiny model to them: ours, and those of lm-eval's own model one at a time."""
 
 from __future__ import annotations
 
