@@ -5,10 +5,10 @@ from deeper_layers.runtime.process import torch_unless_verified
 
 
 def main(arguments):
-    from deeper_layers.data.tokens import load_tokenizer, read_texts, tokenise, write_tokens
+    from deeper_layers.data.tokens import load_tokenizer, read_documents, tokenise, write_tokens
 
     tokenizer = load_tokenizer(arguments.checkpoint, arguments.trust_remote_code)
-    write_tokens(arguments.out, tokenise(tokenizer, read_texts(arguments.text)))
+    write_tokens(arguments.out, tokenise(tokenizer, read_documents(arguments.text)))
 
 
 if __name__ == "__main__":
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     cli.add_paths(
         p,
         checkpoint="Folder with the tokenizer.",
-        text='JSONL file, a {"text": ...} per line.',
+        text='JSONL file, a {"text": ...} or {"messages": ...} per line.',
         out="Summary to write; the tokens beside it as .safetensors.",
     )
     cli.run(main, p, torch_unless_verified)

@@ -64,7 +64,9 @@ def test_every_study_is_valid_and_pins_what_it_can(path, study):
     stages += [found.recipe(recipe, model)["text"] for recipe in found.recipes for model in found.models]
     (text,) = set(stages)
     source = own["texts"][text]
-    assert text == "c4" and len(source["revision"]) == 40 or source["source"] == "python"
+    assert source["source"] == "python" or len(source["revision"]) == 40
+    assert (text == "c4") == (source["source"] == "allenai/c4")
+    assert ("field" in source) == (path.stem == "instruct")  # of conversations
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -242,8 +242,8 @@ def test_spaces_home_folders_and_other_alphabets_are_paths(monkeypatch, tmp_path
             "'text' is null, not text; leave such records out",
         ),
         (
-            {"x.jsonl": lines({"text": [{"role": "user", "content": "hi"}]})},
-            "these are chat messages: write them",
+            {"x.jsonl": lines({"text": [{"role": "user", "content": None}]})},
+            "is a list, not text; each message needs a role and a content, both text",
         ),
         ({"x.jsonl": '{"text": "\\ud83d"}\n'}, "c/x.jsonl, line 1: the text has half of a character"),
         ({"x.parquet": "PAR1 and no more"}, "c/x.parquet is no sound Parquet file (after row 0: "),

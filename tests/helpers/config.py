@@ -32,6 +32,7 @@ LAYERS = {  # from the models' own config.json
     "mistral-7b-v0.3": 32,
     "smollm3-3b": 36,
     "smollm2": 30,
+    "qwen2.5-1.5b-instruct": 28,
 }
 
 

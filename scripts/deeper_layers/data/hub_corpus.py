@@ -23,6 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from ..checkpoints.hub import UNREACHABLE, to_user_error
 from ..errors import UserError
 from ..settings.texts import SampleSettings
+from .conversations import as_conversation
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Corpus:
         for document in self._read(stream):
             if self.field not in document:
                 raise UserError(f"{self.source} has no field {self.field!r}; it has {', '.join(document)}")
-            text = document[self.field]
+            text = as_conversation(document[self.field]) or document[self.field]
             if not isinstance(text, str | None):
                 raise UserError(
                     f"{self.source}: the field {self.field!r} holds a {type(text).__name__}, not text; the "

@@ -18,12 +18,12 @@ from .tokens import Tokens
 
 
 class Steps(Dataset):
-    """``steps[k]``: the documents of step k, a list of int64 arrays; those of the ``batch`` rows of
-    ``rows`` (lists of document numbers) from k * batch on.
+    """``steps[k]``: the documents of step k, a list of int64 arrays (``Tokens.marked``); those of the
+    ``batch`` rows of ``rows`` (lists of document numbers) from k * batch on.
 
-    Documents are cut to ``length`` tokens; those without a second token have nothing to predict and
-    are left out. Each epoch has its own order (and packing), until ``steps`` batches are full. Raises
-    UserError if no document is left.
+    Documents are cut to ``length`` tokens; those without a second token, and conversations without an answer,
+    have nothing to predict and are left out. Each epoch has its own order (and packing), until ``steps``
+    batches are full. Raises UserError if no document is left.
     """
 
     def __init__(
@@ -38,8 +38,13 @@ class Steps(Dataset):
         self.tokens, self.length, self.batch = tokens, length, batch
         lengths = np.minimum(tokens.lengths, length)
         documents = np.flatnonzero(lengths > 1)
+        if tokens.learned is not None:
+            ends = zip(tokens.offsets[:-1] + 1, tokens.offsets[:-1] + lengths, strict=True)
+            has_answer = np.array([tokens.learned[start:end].any() for start, end in ends])
+            documents = documents[has_answer[documents]]
         if not len(documents):
-            raise UserError(f"{tokens.path} has no document of two tokens or more: nothing to heal on")
+            what = "of two tokens or more" if tokens.learned is None else f"with an answer in {length} tokens"
+            raise UserError(f"{tokens.path} has no document {what}: nothing to heal on")
         rng = np.random.default_rng(seed)
         rows: list[list[int]] = []
         while len(rows) < steps * batch:
@@ -59,7 +64,7 @@ class Steps(Dataset):
 
     def __getitem__(self, step: int) -> list[np.ndarray]:
         rows = self.rows[step * self.batch : (step + 1) * self.batch]
-        return [self.tokens[d][: self.length] for row in rows for d in row]
+        return [self.tokens.marked(d, self.length) for row in rows for d in row]
 
 
 def pack(documents: Sequence[int], lengths: np.ndarray, capacity: int) -> list[list[int]]:

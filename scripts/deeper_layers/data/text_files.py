@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import UserError
+from .conversations import as_conversation
 from .local_source import PARQUET, PLAIN, File, check_number, find
 
 # How a file that is no UTF-8 text begins, and what it is; UTF-32 before UTF-16, which begins alike.
@@ -42,7 +43,8 @@ MARGIN = 1 << 20  # bytes that a first record may be long to be looked at before
 def documents(file: File, field: str, columns: set[str]) -> Iterator[str]:
     """The text of each document of a file, empty ones included; adds the names of the fields to ``columns``.
 
-    Raises UserError for what cannot be read, and for a record whose ``field`` is not there or is no text.
+    Raises UserError for what cannot be read, and for a record whose ``field`` is not there or is neither text
+    nor a conversation.
     """
     with _told(file.path):
         if file.format == PARQUET:
@@ -195,6 +197,8 @@ def _text(where: str, record, field: str, raw: bytes) -> str:
     if field not in record:
         raise UserError(f"{where}: no field {field!r}; the fields are {', '.join(record) or 'none'}")
     text = record[field]
+    if (messages := as_conversation(text)) is not None:
+        return messages
     if not isinstance(text, str):
         raise UserError(_no_text(where, field, text, record))
     if b"\\u" in raw:
@@ -208,7 +212,7 @@ def _text(where: str, record, field: str, raw: bytes) -> str:
 def _no_text(where: str, field: str, value, fields) -> str:
     first = value[0] if isinstance(value, list) and value else value
     chat = isinstance(first, dict) and "content" in first
-    hint = "these are chat messages: write them out as text first" if chat else "give the one that holds text"
+    hint = "each message needs a role and a content, both text" if chat else "give the one that holds text"
     hint = "leave such records out, or write an empty text" if value is None else hint
     return f"{where}: the field {field!r} is {_name(value)}, not text; {hint} (fields: {', '.join(fields)})"
 
@@ -228,10 +232,11 @@ def _parquet(path: Path, field: str, columns: set[str]) -> Iterator[str]:
             columns.update(schema.names)
             _check_column(path, schema, field)
             for batch in file.iter_batches(1024, columns=[field]):
-                for text in batch.column(field).to_pylist():
+                for value in batch.column(field).to_pylist():
                     row += 1
+                    text = value if isinstance(value, str) else as_conversation(value)
                     if text is None:
-                        raise UserError(_no_text(f"{path}, row {row}", field, None, schema.names))
+                        raise UserError(_no_text(f"{path}, row {row}", field, value, schema.names))
                     yield text
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines() or [type(error).__name__]
@@ -246,6 +251,8 @@ def _check_column(path: Path, schema, field: str) -> None:
         raise UserError(f"{path}: no field {field!r}; the fields are {', '.join(schema.names)}")
     type_ = schema.field(field).type
     value = type_.value_type if types.is_dictionary(type_) else type_
+    if types.is_list(value) and types.is_struct(value.value_type):
+        return  # of messages, as each row shows
     if not (types.is_string(value) or types.is_large_string(value) or types.is_string_view(value)):
         raise UserError(
             f"{path}: the field {field!r} is of type {type_}, not text (fields: {', '.join(schema.names)})"

@@ -1,14 +1,16 @@
 """Tokenised documents in one memory-mapped file that every stage of a model shares.
 
 The file is a safetensors file with ``ids`` (int32, [N], all documents end to end) and ``offsets``
-(int64, [D + 1]): document d is ``ids[offsets[d]:offsets[d + 1]]``. A small JSON summary of the same name
-lies beside it; either path names the pair.
+(int64, [D + 1]): document d is ``ids[offsets[d]:offsets[d + 1]]``. Where there are conversations, ``learned``
+(uint8, [N]) is 1 for the tokens that healing is to predict. A small JSON summary of the same name lies beside
+it; either path names the pair.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from ..checkpoints.vocabulary import embedding_rows
 from ..errors import UserError
 from ..runtime.files import atomic_write, sha256, write_json
+from .conversations import tokenise_conversation
 
 
 class Tokens:
@@ -39,6 +42,7 @@ class Tokens:
 
         self.ids = column("ids", np.int32)
         self.offsets = np.array(column("offsets", np.int64))
+        self.learned = column("learned", np.uint8) if "learned" in header else None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,6 +52,15 @@ class Tokens:
         if not 0 <= document < len(self):
             raise IndexError(document)
         return self.ids[self.offsets[document] : self.offsets[document + 1]].astype(np.int64)
+
+    def marked(self, document: int, length: int) -> np.ndarray:
+        """Its first ``length`` tokens, int64 [T]; an id that healing is not to predict is ~id, which is
+        negative."""
+        ids = self[document][:length]
+        if self.learned is None:
+            return ids
+        start = self.offsets[document]
+        return np.where(self.learned[start : start + len(ids)], ids, ~ids)
 
     def first(self, samples: int, length: int) -> list[np.ndarray]:
         """The first ``samples`` documents, each cut to ``length`` tokens. UserError if there are fewer."""
@@ -72,49 +85,73 @@ class Tokens:
         return np.diff(self.offsets)
 
 
-def write_tokens(path: str | Path, documents: Iterable[Sequence[int]], **facts: Any) -> None:
+Ids = Sequence[int]
+
+
+def write_tokens(
+    path: str | Path, documents: Iterable[Ids | tuple[Ids, Sequence[bool]]], **facts: Any
+) -> None:
     """Write a token file and its summary, one document after the other: only lengths are kept in memory.
-    ``facts`` are noted in the summary.
+    A document is its ids, or of a conversation ids and which of them are learned. ``facts`` are noted in the
+    summary.
 
     Empty documents are left out. Raises UserError if nothing is left.
     """
     path = Path(path).with_suffix(".safetensors")
-    offsets = [0]
+    offsets, learned, has_marks = [0], bytearray(), False
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         file.write(b" " * HEADER)  # known when all is written
         for document in documents:
-            if len(document):
-                file.write(np.asarray(document, dtype=np.int32))
-                offsets.append(offsets[-1] + len(document))
+            ids, marks = document if isinstance(document, tuple) else (document, None)
+            has_marks |= marks is not None
+            if len(ids):
+                file.write(np.asarray(ids, dtype=np.int32))
+                offsets.append(offsets[-1] + len(ids))
+                learned += bytes([1]) * len(ids) if marks is None else bytes(marks)
         if len(offsets) == 1:
             raise UserError(f"no text to tokenise for {path}: every document is empty")
         file.write(np.asarray(offsets, dtype=np.int64))
+        file.write(learned if has_marks else b"")
         file.seek(0)
-        file.write(_header(offsets[-1], len(offsets)))
+        file.write(_header(offsets[-1], len(offsets), has_marks))
     summary = {"documents": len(offsets) - 1, "tokens": offsets[-1], "sha256": sha256(path)}
+    if has_marks:
+        summary["learned"] = sum(learned)
     write_json(path.with_suffix(".json"), summary | facts)
 
 
 HEADER = 8 + 248  # bytes: the length of the header, and a header with room for the largest file
 
 
-def _header(n_ids: int, n_offsets: int) -> bytes:
+def _header(n_ids: int, n_offsets: int, has_learned: bool = False) -> bytes:
     """The header of a safetensors file with these numbers of ids and offsets, padded with spaces."""
     split, end = 4 * n_ids, 4 * n_ids + 8 * n_offsets
     columns = {
         "ids": {"dtype": "I32", "shape": [n_ids], "data_offsets": [0, split]},
         "offsets": {"dtype": "I64", "shape": [n_offsets], "data_offsets": [split, end]},
     }
+    if has_learned:
+        columns["learned"] = {"dtype": "U8", "shape": [n_ids], "data_offsets": [end, end + n_ids]}
     return (HEADER - 8).to_bytes(8, "little") + json.dumps(columns).encode().ljust(HEADER - 8)
+
+
+def read_documents(path: str | Path) -> Iterator[str | list[dict[str, str]]]:
+    """The ``text`` or the ``messages`` of every line of a JSONL file."""
+    yield from _read(path, ("text", "messages"))
 
 
 def read_texts(path: str | Path) -> Iterator[str]:
     """The ``text`` of every line of a JSONL file."""
+    yield from _read(path, ("text",))
+
+
+def _read(path: str | Path, keys: Sequence[str]) -> Iterator[Any]:
     with open(path) as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)["text"]
-            except (json.JSONDecodeError, KeyError, TypeError):
+                record = json.loads(line)
+                yield next(record[key] for key in keys if key in record)
+            except (json.JSONDecodeError, StopIteration, TypeError):
                 raise UserError(f'{path}, line {number}: not a JSON object with a "text"') from None
 
 
@@ -159,13 +196,17 @@ def _check_ids(tokenizer, folder: str | Path) -> None:
         )
 
 
-def tokenise(tokenizer, texts: Iterable[str], batch: int = 1000) -> Iterator[list[int]]:
-    """Token ids of each text, whole, with the special tokens that the tokenizer itself adds.
+def tokenise(
+    tokenizer, documents: Iterable[str | list[dict[str, str]]], batch: int = 1000
+) -> Iterator[list[int] | tuple[list[int], list[bool]]]:
+    """Token ids of each text, whole, with the special tokens that the tokenizer itself adds; of a list of
+    messages ids and which of them are learned (``conversations``).
 
     The paper does not say how BOS is handled; ours is the tokenizer's own default, as in lm-eval.
     """
-    from itertools import islice
-
-    texts = iter(texts)
-    while some := list(islice(texts, batch)):
-        yield from tokenizer(some)["input_ids"]
+    for is_text, some in groupby(documents, lambda document: isinstance(document, str)):
+        if not is_text:
+            yield from (tokenise_conversation(tokenizer, messages) for messages in some)
+            continue
+        while texts := list(islice(some, batch)):
+            yield from tokenizer(texts)["input_ids"]

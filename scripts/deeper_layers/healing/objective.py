@@ -44,17 +44,19 @@ class Objective:
         vocabulary = model.get_input_embeddings().weight.shape[0]
         self.piece = max(1, LOGITS // vocabulary)
 
-    def __call__(self, ids: Tensor, last: Tensor) -> dict[str, Tensor]:
+    def __call__(self, ids: Tensor, last: Tensor, learned: Tensor | None = None) -> dict[str, Tensor]:
         """Each objective summed over documents, padded on the right: ``ids`` (int64 [B, T]), ``last`` (int64
-        [B]) the position of each last token.
+        [B]) the position of each last token, ``learned`` (bool [B, T]) the tokens to predict; None: all.
 
-        ``cross_entropy`` and ``logits`` are sums over the tokens but the first of each document, in nats:
+        ``cross_entropy`` and ``logits`` are sums over these but the first token of each document, in nats:
         -ln q(x), and sum_v p(v) ln(p(v) / q(v)) with p of the uncut model. ``interface`` is the sum over all
         tokens of |s - t|^2 / |t|^2, where s and t are the residual streams of cut and uncut model behind a
         run of removed layers, and the mean over runs.
         """
         position = torch.arange(ids.shape[1], device=ids.device)
         real, predicts = position <= last[:, None], (position < last[:, None])[:, :-1]
+        if learned is not None:
+            predicts = predicts & learned[:, 1:]
         known, streams = None, []
         if self.teacher:
             with self.teacher.at_work(), self.teacher.listening(self.teacher.after) as streams:
@@ -69,16 +71,16 @@ class Objective:
             sums |= self._of_logits(states, known, ids[:, 1:][predicts])
         return sums
 
-    def total(self, sums: dict[str, Tensor], tokens: int, documents: int) -> Tensor:
-        """The weighted sum of means, given the sums over a part of a step with ``tokens`` in all, in so many
-        ``documents``."""
-        return sum(self.weights[name] * value for name, value in self.means(sums, tokens, documents).items())
+    def total(self, sums: dict[str, Tensor], tokens: int, predicted: int) -> Tensor:
+        """The weighted sum of means, given the sums over a part of a step with ``tokens`` in all, so many of
+        them ``predicted``."""
+        return sum(self.weights[name] * value for name, value in self.means(sums, tokens, predicted).items())
 
     @staticmethod
-    def means(sums: dict[str, Any], tokens: int, documents: int) -> dict[str, Any]:
+    def means(sums: dict[str, Any], tokens: int, predicted: int) -> dict[str, Any]:
         """Of sums, what they contribute to the means over the step."""
         counts = {"interface": tokens}
-        return {name: value / counts.get(name, tokens - documents) for name, value in sums.items()}
+        return {name: value / counts.get(name, predicted) for name, value in sums.items()}
 
     def _of_logits(self, states: Tensor, known: Tensor | None, targets: Tensor) -> dict[str, Tensor]:
         """The sums of what is made of logits, a piece of positions at a time; what a piece is made of is

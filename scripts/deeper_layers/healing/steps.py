@@ -85,23 +85,25 @@ class StepTrainer(Trainer):
 
     def _step(self, documents: Sequence[np.ndarray], before: list[Tensor]) -> Tensor:
         tokens, device = sum(map(len, documents)), self.args.device
+        predicted = sum(int((document[1:] >= 0).sum()) for document in documents)
         total, means = torch.zeros((), device=device), dict.fromkeys(self.objective.weights, 0.0)
         lengths = [len(document) for document in documents]
         for part in batches_of_least_cost(lengths, self.plan.batch_tokens, self.overhead, self.padded):
             if self.monitor.sigterm.is_set():
                 self._end_before(before)
             ids, last = (x.to(device) for x in padded([documents[i] for i in part], to=self.padded))
+            learned = ids >= 0  # see Tokens.marked
             try:
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
-                    sums = self.objective(ids, last)
-                    loss = self.objective.total(sums, tokens, len(documents))
+                    sums = self.objective(torch.where(learned, ids, ~ids), last, learned)
+                    loss = self.objective.total(sums, tokens, predicted)
                 self.accelerator.backward(loss)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 raise _OutOfMemory(ids.numel(), ids.shape[1]) from None
             total += loss.detach()
-            found = self.objective.means(sums, tokens, len(documents))
+            found = self.objective.means(sums, tokens, predicted)
             means = {name: mean + found[name].detach() for name, mean in means.items()}
         self.means = means
         return total
