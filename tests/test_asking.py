@@ -164,7 +164,7 @@ def test_a_tokenizer_that_adds_no_first_token_is_told_at_once(tokenizer, tmp_pat
         check_bos(tmp_path / "plain", False)
 
 
-def test_more_tokens_than_positions_and_words_that_say_nothing_are_told(folder):
+def test_more_tokens_than_positions_are_told(folder):
     suite = TaskSuite(("writes",), (folder,))
     _, tasks = load_tasks(suite)
     positions = {"max_position_embeddings": 64}
@@ -172,5 +172,17 @@ def test_more_tokens_than_positions_and_words_that_say_nothing_are_told(folder):
     check_tasks(tasks, positions, generation="max_gen_toks=63")
     with pytest.raises(UserError, match="lets the model write 64 tokens, and it has 64 positions"):
         check_tasks(tasks, positions, generation="temperature=0,max_gen_toks=64")
-    with pytest.raises(UserError, match="generation: 'long' is not NAME=VALUE"):
-        TaskSettings(generation="max_gen_toks=3,long")
+
+
+@pytest.mark.parametrize(
+    "generation, words",
+    [
+        ("max_gen_toks=3,long", "'long' is not NAME=VALUE"),
+        ("max_gen_toks=", "'max_gen_toks=' is not NAME=VALUE"),
+        ("temprature=1", "temprature is not known; write temperature"),
+        ("max_gen_toks=many", "max_gen_toks is many, it must be a number of tokens"),
+    ],
+)
+def test_words_for_generation_that_say_nothing_are_told(generation, words):
+    with pytest.raises(UserError, match=words):
+        TaskSettings(generation=generation)

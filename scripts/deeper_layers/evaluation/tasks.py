@@ -21,6 +21,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from ..errors import UserError
+from ..settings.suites import generation_settings
 from .job import TaskSuite
 
 # Bars of libraries would fill the log; runtime.progress is what a person sees.
@@ -56,7 +57,7 @@ def check_tasks(
     """Raise UserError for a task that a model whose config.json holds ``config`` cannot be asked, or whose
     answers could not be scored, by ``metric`` if given. ``generation`` is that of ``settings.suites``."""
     longest = _longest(config)
-    asked = dict(part.split("=") for part in generation.split(",")) if generation else {}
+    asked = generation_settings(generation)
     for task in _each(tasks):
         name = task.config.task
         if metric and metric not in (known := task.aggregation()):
@@ -76,18 +77,15 @@ def check_tasks(
 
 
 def fetched(tasks: Sequence[Task | Group]) -> dict[str, dict]:
-    """Of each task, those of groups included, its data set and its version, and how many documents are asked
-    and are there for examples."""
-    found = {}
-    for task in _each(tasks):
-        examples = task.fewshot_docs() if task.has_training_docs() or task.config.fewshot_split else None
-        found[task.config.task] = {
+    """Of each task, those of groups included, its data set and how many documents are asked."""
+    return {
+        task.config.task: {
             "dataset": str(task.config.dataset_path),
             "name": task.config.dataset_name,
             "documents": len(task.eval_docs),
-            "examples": None if examples is None else len(list(examples)),
         }
-    return found
+        for task in _each(tasks)
+    }
 
 
 def answer_levels(tasks: Sequence[Task | Group], limit: int | None = None) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,12 +63,32 @@ class TaskSettings(Settings):
 
     def check(self) -> None:
         check_words(f"{self.WHAT}.tasks", self.tasks)
-        wrong = [part for part in (self.generation or "").split(",") if part.count("=") != 1]
-        if self.generation is not None and wrong:
-            raise UserError(
-                f"{self.WHAT}: generation: {wrong[0]!r} is not NAME=VALUE; write them as in "
-                "max_gen_toks=512,temperature=0"
-            )
+        for name, value in generation_settings(self.generation, self.WHAT).items():
+            if name not in GENERATION:
+                near = difflib.get_close_matches(name, GENERATION, 1) or GENERATION
+                raise UserError(f"{self.WHAT}: generation: {name} is not known; write {' or '.join(near)}")
+            if name in LENGTHS and not (value.isdecimal() and int(value)):
+                raise UserError(f"{self.WHAT}: generation: {name} is {value}, it must be a number of tokens")
+
+
+# What of lm-eval's settings for generation may be given in a suite.
+LENGTHS = ("max_gen_toks", "max_new_tokens")
+GENERATION = (
+    *LENGTHS,
+    *("do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p", "num_beams"),
+    *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "until"),
+)
+
+
+def generation_settings(text: str | None, where: str = "tasks") -> dict[str, str]:
+    """{name: value} of settings for generation as NAME=VALUE,... Raises UserError for what is not that."""
+    parts = text.split(",") if text else []
+    if wrong := [part for part in parts if part.count("=") != 1 or not all(part.split("="))]:
+        raise UserError(
+            f"{where}: generation: {wrong[0]!r} is not NAME=VALUE; write them as in "
+            "max_gen_toks=512,temperature=0"
+        )
+    return {name.strip(): value.strip() for name, value in (part.split("=") for part in parts)}
 
 
 @dataclass(frozen=True, kw_only=True)
