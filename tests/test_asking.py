@@ -179,7 +179,7 @@ def test_more_tokens_than_positions_are_told(folder):
     [
         ("max_gen_toks=3,long", "'long' is not NAME=VALUE"),
         ("max_gen_toks=", "'max_gen_toks=' is not NAME=VALUE"),
-        ("temprature=1", "temprature is not known; write temperature"),
+        ("top_kk=1", "top_kk is not known; write top_k"),
         ("max_gen_toks=many", "max_gen_toks is many, it must be a number of tokens"),
     ],
 )

@@ -56,6 +56,11 @@ a tiny random model of each type (transformers {transformers.__version__}).
 The approach is generic, so a model type that is not listed may work too: `cut.py --verify` compares the cut
 model with the original layer by layer and refuses what it cannot keep exact.
 
+Models that read pictures too, such as Llava, Mistral3, Qwen2.5-VL, Gemma 3 and Llama 4, are measured, cut and
+healed by their language model, asked in text alone; the checkpoint that is written is whole, with what sees
+pictures as it was, and its own class loads it. How well the cut model still reads pictures is not measured.
+(`tests/test_pictures.py`: tiny random models, their tensors named as by transformers and as on the hub.)
+
 Weights in FP8 (`quant_method: fp8`) and MXFP4 (GPT-OSS) are cut as they are and become bf16 or fp32 when
 they are loaded, whole: not for `precision: nf4` and not for `stream`. An export with an adapter has ordinary
 numbers. Checkpoints that are quantised otherwise (bitsandbytes, GPTQ, AWQ, compressed-tensors, torchao, ...)

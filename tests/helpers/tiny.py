@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deeper_layers.errors import UserError
+from deeper_layers.models.auto import model_class
 from deeper_layers.models.layers import decoder_layers, ffn_modules
 from deeper_layers.pruning.layer_set import LayerSet
 
@@ -50,6 +51,9 @@ _VISION = {
     "image_size": 28,
     "patch_size": 14,
 }
+
+_MROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+_CLIP = {"model_type": "clip_vision_model", "intermediate_size": 48} | _VISION
 
 ARCHITECTURES: dict[str, dict] = {
     "afmoe": {},
@@ -120,6 +124,11 @@ ARCHITECTURES: dict[str, dict] = {
     "lfm2": _CONVOLUTIONS,
     "lfm2_moe": _CONVOLUTIONS | {"num_dense_layers": 2},
     "llama": {},
+    "llava": {
+        "text_config": {"model_type": "llama"},
+        "vision_config": _CLIP,
+        "image_token_index": VOCABULARY - 1,
+    },
     "llama4": {
         "text_config": {"model_type": "llama4_text"},
         "vision_config": _VISION
@@ -134,6 +143,11 @@ ARCHITECTURES: dict[str, dict] = {
     "ministral": {},
     "ministral3": {},
     "mistral": {},
+    "mistral3": {
+        "text_config": {"model_type": "mistral", "sliding_window": None},
+        "vision_config": {"model_type": "pixtral"} | _VISION | {"intermediate_size": 48, "head_dim": 8},
+        "image_token_index": VOCABULARY - 1,
+    },
     "mixtral": {},
     "modernbert-decoder": {},
     "moshi": {},
@@ -160,6 +174,11 @@ ARCHITECTURES: dict[str, dict] = {
     "phi": {},
     "phi3": {},
     "phimoe": {},
+    "qwen2_5_vl": {
+        "text_config": {"model_type": "qwen2_5_vl_text", "rope_parameters": _MROPE},
+        "vision_config": {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4}
+        | {"out_hidden_size": 32, "fullatt_block_indexes": [1]},
+    },
     "qwen2": {"use_sliding_window": True, "max_window_layers": 3},
     "qwen2_moe": {"mlp_only_layers": [1, 4]},
     "qwen3": {},
@@ -222,7 +241,8 @@ def tiny_config(model_type: str, **differing) -> PretrainedConfig:
 def tiny_model(model_type: str, seed: int = 0, **differing) -> PreTrainedModel:
     """A random model in eval mode, fp32; weights large enough that each layer changes the logits much."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **differing)).float().eval()
+    config = tiny_config(model_type, **differing)
+    model = model_class(config).from_config(config).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += torch.randn_like(parameter) * (0.15 if parameter.dim() > 1 else 0.1)

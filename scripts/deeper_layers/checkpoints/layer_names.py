@@ -58,9 +58,10 @@ def layer_names(checkpoint: Checkpoint, decoder: Decoder) -> LayerNames:
             found.setdefault(prefix, set()).add(index)
     last = n_layers + decoder.prediction_layers
     fits = [p for p, at in found.items() if set(range(n_layers)) <= at and max(at) < last]
-    decoders = [p for p in fits if re.search(r"language|text|decoder", p)]
-    if len(fits) > 1 and len(decoders) == 1:
-        fits = decoders
+    if len(fits) > 1:
+        decoders = [p for p in fits if re.search(r"language|text|decoder", p)]
+        sightless = [p for p in fits if not re.search(r"vision|visual|image|audio", p)]
+        fits = next((found for found in (decoders, sightless) if len(found) == 1), fits)
     if len(fits) == 1:
         _check_embedding(checkpoint, decoder)
         return LayerNames(fits[0], n_layers)

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
-from ..checkpoints.folder import Checkpoint
+from ..checkpoints.folder import Checkpoint, load_config
 from ..checkpoints.safetensors_io import copy_file
 from ..checkpoints.writing import writing
 from ..errors import UserError
+from ..models.auto import model_class
 from ..models.load import device, portable_nf4, quantisation
 from ..models.nf4 import check_nf4
 from ..runtime.memory import is_out_of_memory
@@ -28,7 +28,7 @@ def write_nf4(checkpoint: str | Path, out: str | Path, trust_remote_code: bool =
     source, out = Checkpoint.read(checkpoint), Path(out)
     with writing(source.folder, out):
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model = model_class(load_config(source.folder, trust_remote_code)).from_pretrained(
                 source.folder,
                 local_files_only=True,
                 use_safetensors=True,

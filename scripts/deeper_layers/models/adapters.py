@@ -15,8 +15,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ..checkpoints.layer_names import split_name
 from ..errors import UserError
-from .layers import ffn_modules
+from .layers import decoder_layers, ffn_modules
 
 
 def lora_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
@@ -41,7 +42,8 @@ def add_adapter(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=lora_targets(model, targets),
+        target_modules=(names := lora_targets(model, targets)),
+        exclude_modules=_of_other_towers(model, names) or None,
     )
     model = get_peft_model(model, config)
     if dropout and model.device.type == "cpu":
@@ -49,6 +51,20 @@ def add_adapter(
             for name in getattr(module, "lora_dropout", ()):
                 module.lora_dropout[name] = CpuDropout(dropout)
     return model
+
+
+def _of_other_towers(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
+    """Modules with names of the ``targets`` in layers that are not the decoder's but, say, see pictures."""
+    layers = decoder_layers(model)
+    (place,) = (name for name, module in model.named_modules() if module is layers)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and any(f".{name}".endswith(f".{target}") for target in targets)
+        and split_name(name)[1] is not None
+        and not name.startswith(f"{place}.")
+    ]
 
 
 class CpuDropout(nn.Module):

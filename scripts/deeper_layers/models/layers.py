@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..checkpoints.decoder_config import cut_config, layer_count, text_config
 from ..errors import UserError
 from ..pruning.layer_set import LayerSet
+from .auto import model_class
 
 _INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number")  # names of a module's own layer number
 _EXPECTED = (*_INDICES, "num_hidden_layers")  # attributes that a cut changes
@@ -35,9 +36,11 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _owner_of_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """(module, attribute, list): the layers and where they hang. Breadth first, so outermost first."""
+    """(module, attribute, list): the layers and where they hang. Breadth first, so outermost first; of a
+    model that reads pictures too, in its language model, whatever lists the others have."""
     n_layers = layer_count(model.config)
-    level = [model]
+    inside = getattr(getattr(model, "base_model", model), "language_model", None)
+    level = [model if inside is None else inside]
     while level:
         for module in level:
             for name, child in module.named_children():
@@ -115,7 +118,7 @@ def removed(model: PreTrainedModel, block: LayerSet) -> Iterator[PreTrainedModel
 def without_weights(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model on torch's meta device (seconds at 70B)."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return model_class(config).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def check_kept(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..checkpoints.decoder_config import layer_count
 from ..checkpoints.folder import Checkpoint, load_config
@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..runtime import gpus, nvidia
 from ..runtime.memory import is_out_of_memory
 from ..runtime.provenance import record
+from .auto import model_class
 from .nf4 import check_nf4
 
 transformers.logging.disable_progress_bar()
@@ -87,10 +88,11 @@ def load_model(
     checkpoint = Checkpoint.read(folder)
     asked = Asked(precisions={"precision": precision})
     check_quantised(checkpoint.raw_config, str(folder), asked, folder)
+    config = load_config(folder, trust_remote_code)
     if quantisation_of(checkpoint.raw_config, folder):
-        how["config"] = as_numbers(load_config(folder, trust_remote_code))
+        how["config"] = as_numbers(config)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class(config).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,

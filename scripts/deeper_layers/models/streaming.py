@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
@@ -34,6 +34,7 @@ from ..checkpoints.layer_names import layer_names
 from ..checkpoints.quantised import Asked, check_quantised
 from ..errors import UserError
 from ..runtime.memory import free_memory, is_out_of_memory
+from .auto import model_class
 from .layerwise import LayerwiseModel
 from .load import DTYPES, device
 
@@ -60,7 +61,7 @@ class Stream(LayerwiseModel):
         names = layer_names(checkpoint, Decoder.of(config))
         dtype = DTYPES[precision]
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+            model = model_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
         super().__init__(model.eval())
         self.how = LoadStateDictConfig(
             dtype=dtype,

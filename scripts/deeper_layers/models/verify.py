@@ -29,8 +29,7 @@ def verify_checkpoint(
 
     Loaded on torch's meta device: names and shapes are checked, no weight is read.
     """
-    import transformers  # here, because cutting needs neither it nor torch
-
+    from .auto import model_class  # here, because cutting needs neither transformers nor torch
     from .layers import check_kept
 
     if source is not None:
@@ -42,7 +41,7 @@ def verify_checkpoint(
     checkpoint = Checkpoint.read(folder)
     names = layer_names(checkpoint, Decoder.of(config))
     try:
-        _, info = transformers.AutoModelForCausalLM.from_pretrained(
+        _, info = model_class(config).from_pretrained(
             folder,
             config=as_numbers(config),
             trust_remote_code=trust_remote_code,
