@@ -1,7 +1,9 @@
 """The figures of a GPU in one run of less than 8 minutes: distances, family, healing; random weights at the
 shapes of a 1B and a 7B model. Needs torch, transformers, peft (and for NF4 bitsandbytes) and this folder.
 
-python benchmarks/gpu.py                writes benchmarks/gpu.json and benchmarks/gpu.md
+python benchmarks/gpu.py                writes benchmarks/gpu.json and benchmarks/gpu.md, and, of a card that
+                                        the configuration knows, resources/gpus/CARD.json, by which
+                                        `snakemake plan` counts from then on
 python benchmarks/gpu.py --shapes tiny  the same on a CPU in seconds: a test of this program, not a figure
 
 It has not been run on a GPU yet.
@@ -30,7 +32,9 @@ from deeper_layers.evaluation.loss import losses
 from deeper_layers.importance.angular import angular_distances
 from deeper_layers.models.adapters import add_adapter
 from deeper_layers.pruning.layer_set import FULL, LayerSet
+from deeper_layers.resources import RESOURCES
 from deeper_layers.runtime.provenance import provenance
+from deeper_layers.study.gpu_specs import SPECS
 
 HERE = Path(__file__).parent
 
@@ -147,6 +151,7 @@ def measure_family(model, documents, shape: Shape) -> dict:
     counts = together.layer_counts()
     return {
         "cuts": len(deep),
+        "scored, tokens a second": sum(map(len, documents)) / statistics.median(times["alone"]),
         "family / unpruned": ratio(times["together"], times["alone"]),
         "layers run / layers separate": counts["run"] / counts["separate"],
     }
@@ -236,6 +241,27 @@ def measure(shape: Shape) -> dict:
     return found
 
 
+def card_here() -> str | None:
+    """The name that the configuration has for this GPU, by its own name and its memory."""
+    if not torch.cuda.is_available():
+        return None
+    _, total = torch.cuda.mem_get_info()
+    own = torch.cuda.get_device_name().lower().replace(" ", "-")
+    known = [name for name in SPECS if name.split("-")[-1 if name.startswith("rtx") else 0] in own.split("-")]
+    return min(known, key=lambda name: abs(SPECS[name].memory_mb - total / 1e6), default=None)
+
+
+def calibration(found: dict, peak_flops: float) -> dict[str, float]:
+    """The parts of the peak that the largest shape reached: 2 operations for each weight and token in
+    scoring, 6 in training, as the plan counts."""
+    largest = max(found.values(), key=lambda one: one["parameters"])
+    speeds = {
+        "scoring": 2 * largest["family"]["scored, tokens a second"],
+        "training": 6 * largest["healing"]["ours, tokens a second"],
+    }
+    return {name: speed * largest["parameters"] / peak_flops for name, speed in speeds.items()}
+
+
 def page(results: dict) -> str:
     """The results as Markdown."""
     lines = [
@@ -256,6 +282,8 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shapes", nargs="+", choices=SHAPES, default=["1B", "7B"], help="the models")
     p.add_argument("--out", type=Path, default=HERE, help="folder for gpu.json and gpu.md")
+    p.add_argument("--card", choices=SPECS, default=card_here(), help="what this GPU is")
+    p.add_argument("--calibration", type=Path, default=RESOURCES / "gpus", help="folder for CARD.json")
     arguments = p.parse_args()
     if not torch.cuda.is_available() and arguments.shapes != ["tiny"]:
         p.error("there is no GPU here; --shapes tiny tries the program on a CPU")
@@ -268,6 +296,11 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1, default=str) + "\n")
     (arguments.out / "gpu.md").write_text(page(results))
+    if arguments.card:
+        reached = calibration(found, SPECS[arguments.card].peak_flops)
+        arguments.calibration.mkdir(parents=True, exist_ok=True)
+        file = arguments.calibration / f"{arguments.card}.json"
+        file.write_text(json.dumps(reached | {"device": results["device"]}, indent=1) + "\n")
     print(page(results))
 
 
