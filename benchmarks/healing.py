@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import common
-from common import alternating, figure, ratio, report, run
+from common import alternating, ratio, report, run, target
 
 SHAPE = dict(layers=12, width=128, ffn=256, heads=4, vocabulary=320)  # the model of the default study
 STEPS, BATCH, LENGTH, RANK = 20, 16, 128, 16
@@ -122,20 +122,23 @@ def main(place: Path) -> None:
     report(
         [
             row("our recipe, packed", "packed"),
-            row("our recipe, padded (the paper's way), longest first", "padded"),
+            row("our recipe, a document a row (the paper's way)", "padded"),
             row("plain Trainer + peft, padded", "plain"),
         ],
         [
-            figure(
-                "packed / plain, real tokens a second",
-                ratio(speeds["packed"], speeds["plain"]),
-            )
+            target(f"{how} / plain, tokens a second", ratio(speeds[how], speeds["plain"]), 3.5, WHY, True)
+            for how in ("packed", "padded")
         ],
         f"Llama, {SHAPE['layers']} layers, width {SHAPE['width']}, the shape of the default study, fp32, one "
         f"thread; LoRA of rank {RANK} on the feed-forward layers, {STEPS} steps of {BATCH} rows of up to "
         f"{LENGTH} tokens; documents of 8 to {LENGTH} tokens. Padding is not counted as tokens.",
     )
 
+
+WHY = (
+    "Half of a step are matrix products, at this machine's peak: adapters only behind the cut would spare "
+    "the backward pass through the layers before it."
+)
 
 if __name__ == "__main__":
     common.program(main, SHAPE, job)

@@ -2,6 +2,7 @@
 README's commands."""
 
 import csv
+import json
 import re
 
 import pytest
@@ -73,3 +74,15 @@ def test_ci_and_the_citation_are_of_this_repository():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
     assert f"{{{citation['references'][0]['title']}}}" in (ROOT / "README.md").read_text()
+
+
+def test_the_page_on_serving_has_the_figures_of_the_benchmark():
+    measured = json.loads((ROOT / "benchmarks/results.json").read_text())["serving"]["rows"]
+    rows, page = {row["what"]: row for row in measured}, (ROOT / "docs/serving.md").read_text()
+    line = r"^\| (\w[^|]*) \| (\d+) \| (\d+) \| (\d+) \| ([\d.]+) \|$"
+    lines = re.findall(line, page, re.MULTILINE)
+    assert len(lines) == 9
+    for what, *values in lines:
+        row = rows[what]
+        found = (f"{row[key]:.0f}" for key in ("size_mb", "peak_mb", "prompt"))
+        assert values == [*found, f"{row['writing']:.1f}"]
