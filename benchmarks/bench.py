@@ -1,5 +1,5 @@
 """Run the benchmarks and write results.json and README.md beside this file: ``make bench``. On two
-cores it took 19 minutes.
+cores it took 21 minutes.
 
 python benchmarks/bench.py [NAME ...]: only these; the others keep the figures that results.json has.
 """
