@@ -15,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -132,6 +133,8 @@ def test_files_of_conversations_become_tokens(ending, tmp_path):
         assert tokens[number].tolist() == ids and (marked >= 0).tolist() == learned
         assert np.where(marked < 0, ~marked, marked).tolist() == ids
     assert summary["learned"] == int(tokens.learned.sum()) < summary["tokens"]
+    columns = load_file(tmp_path / "tokens.safetensors")
+    assert columns["learned"].tolist() == tokens.learned.tolist() and len(columns["ids"]) == summary["tokens"]
 
 
 def test_texts_beside_conversations_are_learned_whole(tmp_path):

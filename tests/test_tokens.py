@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from deeper_layers.data import tokens as tokens_module
 from deeper_layers.data.tokens import Tokens, load_tokenizer, read_texts, tokenise, write_tokens
 from deeper_layers.errors import UserError
 from deeper_layers.runtime.files import sha256
@@ -95,3 +96,16 @@ def test_a_line_that_is_no_document_is_named(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
     with pytest.raises(UserError, match="t.jsonl, line 2: not a JSON object"):
         list(read_texts(tmp_path / "t.jsonl"))
+
+
+@pytest.mark.parametrize("has_learned", [False, True])
+@pytest.mark.parametrize("tokens", [1, 10**6, 10**9, 10**13])
+def test_the_header_has_room_for_the_largest_file(tokens, has_learned):
+    """It is written last, before what is there already."""
+    header = tokens_module._header(tokens, tokens, has_learned)
+    assert len(header) == tokens_module.HEADER
+    columns = json.loads(header[8:])
+    assert (
+        columns["offsets"]["data_offsets"] == [4 * tokens, 12 * tokens]
+        and ("learned" in columns) == has_learned
+    )

@@ -120,7 +120,7 @@ def write_tokens(
     write_json(path.with_suffix(".json"), summary | facts)
 
 
-HEADER = 8 + 248  # bytes: the length of the header, and a header with room for the largest file
+HEADER = 8 + 504  # bytes: the length of the header, and a header with room for the largest file
 
 
 def _header(n_ids: int, n_offsets: int, has_learned: bool = False) -> bytes:
