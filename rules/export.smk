@@ -106,7 +106,7 @@ rule to_gguf:
     message:
         "Writing {wildcards.model} without {wildcards.block}, {wildcards.treatment}, as GGUF of {wildcards.type}"
     shell:
-        'python "$SCRIPTS/to_gguf.py" --checkpoint "$(dirname {input:q})" --type {wildcards.type} '
+        'python "$SCRIPTS/to_gguf.py" --checkpoint "$(dirname {input:q})" --type {wildcards.type:q} '
         "--out {output:q} --log {log:q}"
 
 

@@ -495,7 +495,7 @@ def test_trunk_runs_once_and_one_state_of_it_is_kept(place):
     model = load_model("llama/full")
     blocks = [LayerSet.parse(b) for b in ("full", "drop_1-1", "drop_2-3", "drop_2-4", "drop_3-3", "drop_4-4")]
     pairs = some_pairs(0, 8)
-    cuts = CutScorer(model, blocks)
+    cuts = CutScorer(model, blocks, batch=len(pairs))
     calls, alive, most = 0, [], 0
 
     def count(*_):

@@ -7,6 +7,7 @@ options of every rule, and the plan. Seeds are fixed, so a fault that is found i
 import copy
 import datetime
 import random
+import re
 import shlex
 from contextlib import redirect_stderr
 from io import StringIO
@@ -18,7 +19,6 @@ from snakemake.utils import update_config
 from deeper_layers.data.local_source import SPLITS
 from deeper_layers.errors import UserError
 from deeper_layers.settings.distances import DistanceSettings
-from deeper_layers.settings.healing import Healing
 from deeper_layers.settings.model import Pretraining
 from deeper_layers.settings.speed import SpeedSettings
 from deeper_layers.settings.suites import LossSettings, TaskSettings
@@ -186,7 +186,7 @@ def commands(study: Study):
             yield "distances", f"{words} --checkpoint x --tokens x {out}", DistanceSettings
         for recipe in study.recipes:
             words = f"{options.heal(study, recipe, model)} {options.heal_tuning(study, recipe, model)}"
-            yield "heal", f"{words} --checkpoint x --tokens x --state x {out}", Healing
+            yield "heal", f"{words} --checkpoint x --tokens x --state x {out}", study.method(recipe).SETTINGS
         for suite in study.suites:
             words = f"{options.evaluate(study, suite, model)} {options.evaluate_tuning(study, suite)}"
             words += f" --checkpoint x {out}"
@@ -202,7 +202,8 @@ def taken(study: Study) -> None:
         said = StringIO()
         try:
             with redirect_stderr(said):
-                arguments = parser_of(name).parse_args(shlex.split(words))
+                method = re.findall(r"--method \S+", words)
+                arguments = parser_of(name, *" ".join(method).split()).parse_args(shlex.split(words))
         except SystemExit:
             raise AssertionError(f"{name} {words}: {said.getvalue().splitlines()[-1]}") from None
         if cls:

@@ -56,7 +56,7 @@ def test_no_garbage_is_looked_for_while_a_module_is_executed(modules):
         before = gc.get_freeze_count()
         import noting
         assert not noting.while_executed and not noting.inner.while_executed and gc.isenabled()
-        assert gc.get_freeze_count() == before
+        assert gc.get_freeze_count() <= before  # what is frozen may still be freed
         try:
             import failing
         except ValueError:

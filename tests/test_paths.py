@@ -33,6 +33,7 @@ NAMES = (
     "models",
     "verify",
     "metrics",
+    "offline",
 )
 QUOTED = {f"{{params.{name}}}" for name in NAMES}
 

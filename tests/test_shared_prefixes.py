@@ -257,4 +257,4 @@ def test_rows_of_a_batch_are_at_least_half_as_long_as_the_longest():
     lengths = [[row.tokens for row in batch] for batch in batches_of(rows, None, 1000, lambda n: n)]
     assert lengths == [[40, 39, 21, 20], [19, 11], [9, 8], [3]]
     lengths = [[row.tokens for row in batch] for batch in batches_of(rows, 3, 1000, lambda n: n)]
-    assert lengths == [[40, 39, 21], [20, 19, 11], [9, 8], [3]]
+    assert lengths == [[40, 39, 21], [20, 19, 11], [9, 8, 3]]

@@ -12,13 +12,18 @@ from helpers.config import ROOT
 
 
 @cache
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """The argument parser of ``scripts/{name}.py``."""
+def parser_of(name: str, *words: str) -> argparse.ArgumentParser:
+    """The argument parser of ``scripts/{name}.py``, given such ``words``."""
     found, torch, run = [], sys.modules.get("torch"), cli.run
     cli.run = lambda main, p, *args, **how: found.append(p)
     path, argv = sys.path[:], sys.argv
     try:
-        sys.argv = [name, "--verify", "--trust-remote-code"]  # some programs do without torch otherwise
+        sys.argv = [
+            name,
+            "--verify",
+            "--trust-remote-code",
+            *words,
+        ]  # some programs do without torch otherwise
         runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
     finally:
         cli.run, sys.path[:], sys.argv = run, path, argv

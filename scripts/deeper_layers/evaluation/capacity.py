@@ -63,16 +63,17 @@ def batches_of(
     rows: Iterable[Row], batch: int | None, batch_tokens: float, padded: Callable[[int], int]
 ) -> list[list[Row]]:
     """Rows of similar length together, the longest first: those of several inputs, then the others. A batch
-    has as many as make ``batch_tokens``, padding counted; of rows of one input ``batch``, where it is given.
-    Rows much shorter than its longest one go into the next.
+    has as many as make ``batch_tokens``, padding counted, those much shorter than its longest one left to the
+    next; of rows of one input ``batch``, where it is given.
     """
     batches = []
     ordered = sorted(rows, key=lambda row: (len(row.inputs) == 1, -row.tokens, row.inputs[0].ids))
     while ordered:
         is_single = len(ordered[0].inputs) == 1
         count = max(1, int(batch_tokens // padded(ordered[0].tokens)))
-        first = ordered[: batch if batch and is_single else count]
-        long = ordered[0].tokens / LEAST
+        is_counted = batch and is_single
+        first = ordered[: batch if is_counted else count]
+        long = 0 if is_counted else ordered[0].tokens / LEAST
         first = [row for row in first if (len(row.inputs) == 1) == is_single and row.tokens >= long]
         batches.append(first)
         ordered = ordered[len(first) :]
