@@ -18,7 +18,7 @@ from deeper_layers.evaluation.job import TaskSuite
 from deeper_layers.evaluation.tasks import check_tasks, load_tasks
 from deeper_layers.pruning.layer_set import FULL
 from deeper_layers.runtime import provenance
-from deeper_layers.settings.suites import TaskSettings
+from deeper_layers.settings.suites import Suite, TaskSettings
 from helpers.answers import by_lm_eval, ours
 from helpers.tiny import VOCABULARY, tiny_model
 
@@ -186,3 +186,10 @@ def test_more_tokens_than_positions_are_told(folder):
 def test_words_for_generation_that_say_nothing_are_told(generation, words):
     with pytest.raises(UserError, match=words):
         TaskSettings(generation=generation)
+
+
+@pytest.mark.parametrize("key", ["bos", "chat", "system", "generation", "think_end"])
+def test_how_tasks_are_asked_is_no_setting_of_a_loss(key):
+    values = {"bos": "always", "chat": True, "generation": "temperature=0"}
+    with pytest.raises(UserError, match=f"suites: {key} is that of tasks, and this suite has none; leave it"):
+        Suite(loss={"text": "c4"}, **{key: values.get(key, "words")})

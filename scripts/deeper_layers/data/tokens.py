@@ -91,31 +91,34 @@ Ids = Sequence[int]
 def write_tokens(
     path: str | Path, documents: Iterable[Ids | tuple[Ids, Sequence[bool]]], **facts: Any
 ) -> None:
-    """Write a token file and its summary, one document after the other: only lengths are kept in memory.
-    A document is its ids, or of a conversation ids and which of them are learned. ``facts`` are noted in the
-    summary.
+    """Write a token file and its summary, one document after the other: only lengths are kept in memory, and
+    where there are conversations a byte for each token. A document is its ids, or of a conversation ids and
+    which of them are learned. ``facts`` are noted in the summary.
 
     Empty documents are left out. Raises UserError if nothing is left.
     """
     path = Path(path).with_suffix(".safetensors")
-    offsets, learned, has_marks = [0], bytearray(), False
+    offsets: list[int] = [0]
+    learned: bytearray | None = None  # from the first conversation on
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         file.write(b" " * HEADER)  # known when all is written
         for document in documents:
             ids, marks = document if isinstance(document, tuple) else (document, None)
-            has_marks |= marks is not None
+            if marks is not None and learned is None:
+                learned = bytearray(b"\1" * offsets[-1])
             if len(ids):
                 file.write(np.asarray(ids, dtype=np.int32))
                 offsets.append(offsets[-1] + len(ids))
-                learned += bytes([1]) * len(ids) if marks is None else bytes(marks)
+                if learned is not None:
+                    learned += b"\1" * len(ids) if marks is None else bytes(marks)
         if len(offsets) == 1:
             raise UserError(f"no text to tokenise for {path}: every document is empty")
         file.write(np.asarray(offsets, dtype=np.int64))
-        file.write(learned if has_marks else b"")
+        file.write(learned or b"")
         file.seek(0)
-        file.write(_header(offsets[-1], len(offsets), has_marks))
+        file.write(_header(offsets[-1], len(offsets), learned is not None))
     summary = {"documents": len(offsets) - 1, "tokens": offsets[-1], "sha256": sha256(path)}
-    if has_marks:
+    if learned is not None:
         summary["learned"] = sum(learned)
     write_json(path.with_suffix(".json"), summary | facts)
 

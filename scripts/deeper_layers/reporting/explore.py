@@ -75,7 +75,7 @@ def _treatments(names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _metrics(table: pd.DataFrame) -> list[str]:
-    """All but the normalised loss, which is the loss again."""
+    """All but those that are another again."""
     return [name for name in metrics(table) if not name.endswith(AGAIN)]
 
 

@@ -160,8 +160,9 @@ class Suite(TaskSettings):
         if [bool(self.tasks), self.loss is not None, self.perplexity is not None].count(True) != 1:
             raise UserError("suites: give either tasks or loss or perplexity")
         super().check()
-        if self.metric and not self.tasks:
-            raise UserError("suites: metric is that of tasks, and this suite has none; leave it out")
+        for name in ("metric", "bos", "chat", "system", "generation", "think_end"):
+            if getattr(self, name) and not self.tasks:
+                raise UserError(f"suites: {name} is that of tasks, and this suite has none; leave it out")
         if self.tasks and self.text and self.include:
             raise UserError(
                 f"suites: text takes the tasks of the generated text {self.text}, include those of a folder; "
